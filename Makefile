@@ -1,0 +1,60 @@
+# One environment, made once from the lock; every target below creates it when it is missing or stale.
+PYTHON ?= python3
+VENV   ?= .venv
+BUILD  ?= build
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+# What only this repository knows: the CPU wheel of torch. PyPI's Linux wheel would be the CUDA build.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# vLLM on a small machine: one OpenMP thread, a small KV cache, nothing fetched.
+export OMP_NUM_THREADS ?= 1
+export VLLM_CPU_KVCACHE_SPACE ?= 1
+export VLLM_NO_USAGE_STATS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check test-fast bench-peak bench-overhead protos lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+env: $(VENV)/.complete ## Create the environment from requirements.lock
+
+$(VENV)/.complete: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	@torch=$$(grep '^torch==' requirements.lock); echo "installing $$torch"; \
+	$(PY) -m pip install -q --no-deps "$$torch" 2>/dev/null || $(PY) -m pip install -q --no-deps --index-url $(TORCH_CPU_INDEX) "$$torch"
+	$(PY) -m pip install -q --no-deps -r requirements.lock
+	$(PY) -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: env ## Serve the demo model with and without TRAIL and compare (10 minutes)
+	$(BIN)/trail bench demo --preset demo --out $(BUILD)/demo
+
+test: check ## Everything: style, types, layers, unit tests, real vLLM
+	$(PY) -m pytest tests
+
+test-fast: env ## The tests that start no engine
+	$(PY) -m pytest tests -m "not vllm and not slow"
+
+check: env ## Style, types, layers, generated stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=sidecar $(BIN)/lint-imports
+	$(PY) protos/generate.py --check
+
+bench-peak: env ## A load peak, TRAIL against first come first served (build/bench/peak.json)
+	$(PY) -m trail.lab.peak --out $(BUILD)/bench
+
+bench-overhead: env ## What TRAIL costs the engine (build/bench/overhead.json)
+	$(PY) -m trail.lab.overhead --out $(BUILD)/bench
+
+protos: env ## Regenerate the gRPC stubs
+	$(PY) protos/generate.py
+
+lock: ## Resolve the dependencies anew and write requirements.lock
+	PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) sh requirements.sh
+
+clean: ## Remove what was built (the environment stays)
+	rm -rf $(BUILD) dist

@@ -1,0 +1,54 @@
+"""`trail ...`: one word per command, each wired to the module that carries it out."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trail import __version__
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand. Its module, imported when used, has `configure(parser)` and `run(args) -> int`."""
+
+    name: str
+    module: str
+    summary: str
+    passes_on: bool = False
+    """Arguments it does not know are vLLM's and are kept in `args.vllm_args`."""
+
+
+COMMANDS = (
+    Command("serve", "trail.lab.serve", "serve a model with vLLM and TRAIL on this machine", passes_on=True),
+    Command("sidecar", "trail.service.command", "run the sidecar process alone"),
+    Command(
+        "bench", "trail.lab.bench.command", "compare scheduling policies on one workload", passes_on=True
+    ),
+    Command("inspect", "trail.predict.command", "show and check a predictor"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv` (by default the process's own). Returns its exit code; 2 for bad usage."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    top = argparse.ArgumentParser(
+        prog="trail", description="Scheduling sidecar for vLLM.", allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"trail {__version__}")
+    choices = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        choices.add_parser(command.name, help=command.summary, add_help=False)
+    name = top.parse_known_args(words[:1])[0].command
+    command = next(c for c in COMMANDS if c.name == name)
+    module = importlib.import_module(command.module)
+    # Abbreviated options are off: --max would be ours or vLLM's depending on what exists.
+    parser = argparse.ArgumentParser(prog=f"trail {name}", description=command.summary, allow_abbrev=False)
+    module.configure(parser)
+    if command.passes_on:
+        args, extra = parser.parse_known_args(words[1:])
+        args.vllm_args = [word for word in extra if word != "--"]
+    else:
+        args = parser.parse_args(words[1:])
+    return int(module.run(args))

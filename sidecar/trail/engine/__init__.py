@@ -1,0 +1,1 @@
+"""What runs inside vLLM: plugin entry point, self-check, export hook, scheduler."""

@@ -1,0 +1,1 @@
+"""Open-loop benchmark: several scheduling arms on identical requests, one after another."""

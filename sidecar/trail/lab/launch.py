@@ -1,0 +1,143 @@
+"""Starting and stopping vLLM's server and the sidecar as child processes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trail.wire.names import ENV_DIR, ENV_ENABLED, ENV_LAYERS
+
+VLLM_PLUGINS = "VLLM_PLUGINS"
+PLUGIN_NAME = "trail"
+
+_SHM = Path("/dev/shm")  # noqa: S108 - shared memory is meant
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class TrailSetup:
+    """What TRAIL needs beside a server: shared directory, predictor with its layer, policy at start."""
+
+    directory: Path
+    predictor: Path
+    layer: int
+    policy: str
+    stats_file: Path | None = None
+    metrics_port: int | None = None
+    """None leaves the sidecar's default; negative switches its endpoint off."""
+
+
+def make_shared_directory() -> Path:
+    """A private directory on shared memory (in the temporary directory where there is none)."""
+    parent = _SHM if os.access(_SHM, os.W_OK | os.X_OK) else None
+    return Path(tempfile.mkdtemp(prefix="trail-", dir=parent))
+
+
+def remove_shared_directory(directory: Path) -> None:
+    """Remove the shared directory and whatever killed processes left in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def vllm_command(model: str, args: Sequence[str]) -> list[str]:
+    """The OpenAI server; `vllm serve` is not used because it fails with the CPU wheel."""
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *args]
+
+
+def sidecar_command(trail: TrailSetup) -> list[str]:
+    """The sidecar process of this installation."""
+    command = [sys.executable, "-m", "trail", "sidecar", "--dir", str(trail.directory)]
+    command += ["--predictor", str(trail.predictor), "--policy", trail.policy]
+    if trail.stats_file is not None:
+        command += ["--stats-file", str(trail.stats_file)]
+    if trail.metrics_port is not None:
+        command += ["--metrics-port", str(trail.metrics_port)]
+    return command
+
+
+def with_trail(env: Mapping[str, str], trail: TrailSetup) -> dict[str, str]:
+    """The environment of a vLLM server with TRAIL on; an allow-list of plugins is extended, not replaced."""
+    out = dict(env)
+    out[ENV_ENABLED] = "1"
+    out[ENV_DIR] = str(trail.directory)
+    out[ENV_LAYERS] = str(trail.layer)
+    if VLLM_PLUGINS in out:
+        plugins = [p for p in out[VLLM_PLUGINS].split(",") if p]
+        out[VLLM_PLUGINS] = ",".join([*plugins, *([] if PLUGIN_NAME in plugins else [PLUGIN_NAME])])
+    return out
+
+
+class Child:
+    """A child process with a process group of its own, so that nothing it started outlives it."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path | None = None
+    ) -> None:
+        """Start it; output goes to `log`, or where ours goes."""
+        self.name = name
+        self.log = log
+        out = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            out = log.open("ab")
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT if out else None,
+                start_new_session=True,
+            )
+        finally:
+            if out is not None:
+                out.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def stop(self, grace_s: float) -> int:
+        """SIGTERM, `grace_s` of patience, SIGKILL for what is left of its group. Returns the exit code."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._kill_group()
+        code = self._process.wait()
+        self._reap_group(2.0)
+        return code
+
+    def _reap_group(self, grace_s: float) -> None:
+        """Give workers of an ended server a moment to follow it, then kill them."""
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(self.pid, 0)
+            except (ProcessLookupError, PermissionError):
+                return
+            time.sleep(_POLL_S)
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The last lines of the log, for an error message."""
+        if self.log is None or not self.log.is_file():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,1 @@
+"""Benchmark reports: one self-contained HTML page from results.json."""

@@ -1,0 +1,1 @@
+"""Predictors: bins, refinement, probe, prompt predictor, and the artefact they are kept in."""

@@ -1,0 +1,110 @@
+"""How well a predictor follows requests through their decoding: the paper's comparison of predictors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trail.predict.probe import Probe
+from trail.predict.refine import Refiner
+
+_CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Recorded requests, one after another: request i owns rows offsets[i] to offsets[i + 1].
+
+    `vectors` float [N, H]; `ages` int [N], within a request ascending from 0 (the prompt's vector);
+    `lengths` int [n], the whole output lengths in tokens; `offsets` int [n + 1]. Raises ValueError where
+    these contradict each other.
+    """
+
+    vectors: npt.NDArray[np.floating]
+    ages: npt.NDArray[np.integer]
+    offsets: npt.NDArray[np.integer]
+    lengths: npt.NDArray[np.integer]
+
+    def __post_init__(self) -> None:
+        counts = np.diff(self.offsets)
+        if len(counts) != len(self.lengths) or self.offsets[0] != 0 or np.any(counts < 1):
+            raise ValueError("offsets must start at 0 and give every request at least one row")
+        if self.offsets[-1] != len(self.ages) or len(self.ages) != len(self.vectors):
+            raise ValueError(
+                f"offsets end at {self.offsets[-1]}, there are {len(self.ages)} ages and"
+                f" {len(self.vectors)} vectors"
+            )
+        firsts = self.offsets[:-1]
+        inner = np.ones(len(self.ages), dtype=np.bool_)
+        inner[firsts] = False
+        if np.any(self.ages[firsts] != 0) or np.any(np.diff(self.ages.astype(np.int64))[inner[1:]] < 1):
+            raise ValueError("the ages of a request must ascend from 0")
+        if np.any(self.remaining < 0):
+            raise ValueError("an age is beyond the whole output length of its request")
+
+    @property
+    def remaining(self) -> npt.NDArray[np.int64]:
+        """Tokens still to come at every row, int64 [N]."""
+        whole = np.repeat(self.lengths, np.diff(self.offsets)).astype(np.int64)
+        return whole - self.ages.astype(np.int64)
+
+
+def evaluate_sequences(
+    sequences: Sequences,
+    probe: Probe,
+    *,
+    constant_tokens: float,
+    prompt_tokens: npt.NDArray[np.floating] | None = None,
+) -> dict[str, float]:
+    """Mean absolute errors in tokens over all decode steps (rows of age 1 and more), by predictor.
+
+    `mae_constant_tokens`: always `constant_tokens`, the median remaining length of the training rows.
+    `mae_prompt_tokens`: the prompt predictor's whole length `prompt_tokens` [n] counted down, where given.
+    `mae_raw_tokens` and `mae_refined_tokens`: the probe at that row alone, and filtered over the request.
+    `mae_initial_*`: the same predictors on the whole length, before the first token. Also `requests` and
+    `rows`.
+    """
+    raw, refined = predict_sequences(sequences, probe)
+    remaining = sequences.remaining.astype(np.float64)
+    predictions = {
+        "constant": np.full(len(remaining), constant_tokens),
+        "raw": raw,
+        "refined": refined,
+    }
+    if prompt_tokens is not None:
+        whole = np.repeat(np.asarray(prompt_tokens, dtype=np.float64), np.diff(sequences.offsets))
+        predictions["prompt"] = np.maximum(whole - sequences.ages, 0.0)
+    decode = sequences.ages > 0
+    initial = sequences.offsets[:-1]
+    result = {"requests": float(len(sequences.lengths)), "rows": float(decode.sum())}
+    for name, predicted in predictions.items():
+        error = np.abs(predicted - remaining)
+        if decode.any():
+            result[f"mae_{name}_tokens"] = float(error[decode].mean())
+        if name in ("prompt", "raw"):
+            shown = "probe" if name == "raw" else name
+            result[f"mae_initial_{shown}_tokens"] = float(error[initial].mean())
+    return result
+
+
+def predict_sequences(
+    sequences: Sequences, probe: Probe
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Predicted remaining tokens at every row, raw and refined, float64 [N] each."""
+    refiner = Refiner(probe.bins)
+    chunks = [
+        probe.predict(np.asarray(sequences.vectors[begin : begin + _CHUNK_ROWS]))
+        for begin in range(0, len(sequences.ages), _CHUNK_ROWS)
+    ]
+    p = np.concatenate([np.empty((0, probe.bins.k), dtype=np.float32), *chunks])
+    starts, counts = sequences.offsets[:-1], np.diff(sequences.offsets)
+    refined = np.empty(len(p))
+    q = refiner.start(p[starts])
+    refined[starts] = refiner.expected(q)
+    for t in range(1, int(counts.max(initial=0))):
+        active = np.flatnonzero(counts > t)
+        rows = starts[active] + t
+        passed = sequences.ages[rows].astype(np.int64) - sequences.ages[rows - 1].astype(np.int64)
+        q[active] = refiner.step(q[active], p[rows], passed)
+        refined[rows] = refiner.expected(q[active])
+    return refiner.expected(refiner.start(p)), refined

@@ -1,0 +1,1 @@
+"""The sidecar process: lifecycle in, frames in, predictions and ranks out."""

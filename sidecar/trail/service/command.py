@@ -1,0 +1,57 @@
+"""`trail sidecar`: the sidecar as a process."""
+
+import argparse
+import logging
+import os
+import signal
+import threading
+
+from trail.service.config import add_arguments, from_arguments
+from trail.service.logs import get_logger, set_up_logging
+
+EXIT_USAGE = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `trail sidecar`."""
+    add_arguments(parser, os.environ)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the sidecar until SIGTERM or SIGINT, which end the process with 0; 2 when it cannot start."""
+    set_up_logging()
+    try:
+        config = from_arguments(args)
+    except ValueError as error:
+        return _refuse(error)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    # What the process stands on is imported here so that `trail --help` does without it.
+    from trail.predict.manifest import ArtefactError
+    from trail.service.sidecar import Sidecar, SidecarError, write_stats
+    from trail.wire.errors import WireError
+
+    try:
+        sidecar = Sidecar(config)
+    except ArtefactError as error:
+        return _refuse(error)
+    try:
+        sidecar.start()
+        sidecar.wait(stop)
+        get_logger().info("stopping")
+    except (SidecarError, ArtefactError, WireError, ValueError) as error:
+        return _refuse(error)
+    finally:
+        sidecar.close()
+    write_stats(sidecar)
+    # Everything is closed. The interpreter's own end would tear down an import that may still run in the
+    # prompt predictor's thread, and has torch's bindings report leaks of their own.
+    logging.shutdown()
+    os._exit(0)
+
+
+def _refuse(error: Exception) -> int:
+    """Says why the sidecar does not start: the message alone, it names what to do."""
+    get_logger().error("%s", error)
+    return EXIT_USAGE

@@ -1,0 +1,263 @@
+"""One engine core as the sidecar sees it: its ring, its board, and its open requests."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trail.policy.ranks import rank_requests
+from trail.policy.spec import PolicySpec
+from trail.service.events import Event, Finished, Hello, Load, Started, StreamEnded
+from trail.service.logs import get_logger
+from trail.service.metrics import Metrics
+from trail.service.pending import PendingRows, Rows
+from trail.service.policy_box import PolicyBox, policy_label
+from trail.service.prediction import PredictionCounters, Predictor
+from trail.service.stats import DelayMeter, RunStats
+from trail.service.tracker import RequestTracker, RunningMean, Source
+from trail.wire.board import BOARD_ROW, BoardHeader, BoardWriter
+from trail.wire.frames import Frame, FrameCounters, FrameReader
+
+log = get_logger()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the predictor was trained on: the hidden size and layer that engines must export."""
+
+    hidden_size: int
+    layer: int
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Where measurements go: the metrics endpoint, and the stats file."""
+
+    metrics: Metrics
+    stats: RunStats
+
+
+class EngineLane:
+    """Events and frames in, ranks out. Used by one thread; others may read its counters.
+
+    `problem` says in a sentence why no predictions are made for this engine, None when all is well; the
+    board then tells the engine to keep its own order.
+    """
+
+    def __init__(
+        self,
+        engine: int,
+        *,
+        board: BoardWriter,
+        ring: FrameReader | None,
+        expected: Expected | None,
+        bins: int,
+        mean: RunningMean,
+        policy: PolicyBox,
+        telemetry: Telemetry,
+        epoch: int,
+        orphan_timeout_s: float = 60.0,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.engine = engine
+        self.tracker = RequestTracker(board.capacity, bins, mean)
+        self.pending = PendingRows()
+        self.counters = PredictionCounters()
+        self.predictor: Predictor | None = None
+        self.hello: Hello | None = None
+        self.load = Load()
+        self.problem: str | None = None
+        self.session = 0
+        self._board = board
+        self._ring = ring
+        self._expected = expected
+        self._mean = mean
+        self._policy = policy
+        self._telemetry = telemetry
+        self._epoch = epoch
+        self._orphan_timeout_ns = int(orphan_timeout_s * 1e9)
+        self._orphaned_ns: int | None = None
+        self._clock = clock
+        self._delays = DelayMeter()
+        self._opened: set[int] = set()
+        self._header: BoardHeader | None = None
+
+    @property
+    def frames(self) -> FrameCounters:
+        """Counters of the ring; all zero without one."""
+        return self._ring.counters if self._ring is not None else FrameCounters()
+
+    @property
+    def ordering(self) -> bool:
+        """Whether the board tells the engine to order its requests."""
+        return self._policy.current[0].orders and self.problem is None
+
+    def apply(self, event: Event, session: int) -> bool:
+        """Takes one event of the stream `session`; True when the request needs a prompt prediction.
+
+        Events of another stream than the latest that said hello are ignored. Raises ValueError for a
+        request that no board row can hold.
+        """
+        if isinstance(event, Hello):
+            self._greet(event, session)
+        elif session != self.session:
+            return False
+        elif isinstance(event, Started):
+            return self._start(event)
+        elif isinstance(event, Finished):
+            outcome = self.tracker.finish(event)
+            if outcome is not None:
+                self._telemetry.metrics.observe_outcome(self.engine, outcome)
+                spec, generation = self._policy.current
+                self._telemetry.stats.finished(self.engine, policy_label(spec), generation, outcome)
+        elif isinstance(event, Load):
+            self.load = event
+        elif isinstance(event, StreamEnded):
+            self._orphaned_ns = self._clock()
+        return False
+
+    def step(self) -> bool:
+        """Reads what the ring holds, predicts, publishes what changed, and beats; True when frames came."""
+        now_ns = self._clock()
+        self._drop_orphans(now_ns)
+        frames = self._ring.read() if self._ring is not None else []
+        if frames:
+            steps, times_ns = _steps(frames)
+            self._telemetry.stats.delay_steps.add(self._delays.read(steps, times_ns))
+        self._predict(frames, now_ns)
+        self._publish()
+        if frames:
+            delays_us = self._delays.published(steps, times_ns, self._clock())
+            self._telemetry.stats.delay_us.add(delays_us)
+            self._telemetry.metrics.observe_delays(delays_us)
+        return bool(frames)
+
+    def beat(self) -> None:
+        """Tells engine and worker that predictions are being made."""
+        self._board.beat()
+        if self._ring is not None:
+            self._ring.beat()
+
+    def close(self) -> None:
+        """Removes ring and board; the engine falls back at once."""
+        self._board.close(unlink=True)
+        if self._ring is not None:
+            self._ring.close(unlink=True)
+
+    def _greet(self, hello: Hello, session: int) -> None:
+        self.session = session
+        self._orphaned_ns = None
+        self.tracker.clear()
+        self.hello = hello
+        self.problem = self._mismatch(hello)
+        if self.problem is None:
+            log.info("engine %d connected: vLLM %s, %s", self.engine, hello.vllm_version, hello.model)
+        else:
+            log.error("engine %d: %s", self.engine, self.problem)
+
+    def _mismatch(self, hello: Hello) -> str | None:
+        expected = self._expected
+        if expected is None:
+            return None
+        advice = "requests keep vLLM's own order; give --predictor the one trained for the model being served"
+        if hello.hidden_size and hello.hidden_size != expected.hidden_size:
+            return (
+                f"the model exports hidden size {hello.hidden_size}, the predictor reads"
+                f" {expected.hidden_size}; {advice}"
+            )
+        if hello.layers and expected.layer not in hello.layers:
+            exported = ", ".join(map(str, hello.layers))
+            return (
+                f"vLLM exports layer {exported}, the predictor reads layer {expected.layer};"
+                f" set TRAIL_LAYERS={expected.layer} for vLLM; until then requests keep vLLM's own order"
+            )
+        return None
+
+    def _start(self, event: Started) -> bool:
+        longest = self.hello.max_model_len - len(event.prompt_token_ids) if self.hello is not None else 0
+        opened = self.tracker.start(event, limit_tokens=max(longest, 0))
+        if opened:
+            self._opened.add(event.key)
+        return opened and self.tracker.source[event.slot] == Source.NONE
+
+    def _drop_orphans(self, now_ns: int) -> None:
+        if self._orphaned_ns is None or now_ns - self._orphaned_ns < self._orphan_timeout_ns:
+            return
+        self._orphaned_ns = None
+        if len(self.tracker):
+            log.warning("engine %d did not come back: %d requests dropped", self.engine, len(self.tracker))
+        self.tracker.clear()
+
+    def _predict(self, frames: list[Frame], now_ns: int) -> None:
+        opened, self._opened = self._opened, set()
+        self.pending.expire(now_ns)
+        parts = self.pending.claim(opened) if opened and len(self.pending) else []
+        parts += [Rows(frame.rows, frame.vectors) for frame in frames]
+        if not parts or self.predictor is None or self.problem is not None:
+            return
+        started_ns = self._clock()
+        unknown = self.predictor.update(self.tracker, Rows.joined(parts), self.counters, self.beat)
+        took_ns = self._clock() - started_ns
+        self._telemetry.metrics.probe_seconds.observe(took_ns / 1e9)
+        self._telemetry.stats.predict_us.add(np.array([took_ns / 1e3]))
+        if len(unknown):
+            self.pending.hold(unknown, now_ns)
+
+    def _publish(self) -> None:
+        spec, generation = self._policy.current
+        header = BoardHeader(
+            epoch=self._epoch,
+            heartbeat_ns=0,
+            generation=generation,
+            order=self.ordering,
+            preempt=self.ordering and spec.preempts,
+            c=spec.c,
+            mean_initial=self._mean.value,
+            kv_reserve_tokens=spec.kv_reserve_tokens,
+        )
+        tracker = self.tracker
+        if self._header is None or self._header.generation != generation:
+            tracker.dirty[tracker.open_slots()] = True
+        slots = np.flatnonzero(tracker.dirty)
+        if len(slots) or header != self._header:
+            self._board.publish(slots, board_rows(spec, tracker, slots), header)
+            tracker.dirty[slots] = False
+            self._header = header
+        self.beat()
+
+
+def board_rows(
+    spec: PolicySpec, tracker: RequestTracker, slots: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
+    """Board rows [n] of BOARD_ROW for `slots` [n] under `spec`.
+
+    A free slot, and a request of which nothing is known that the policy could rank by, has an empty row
+    (key 0): the engine ranks it by the mean of initial predictions.
+    """
+    rows = np.zeros(len(slots), dtype=BOARD_ROW)
+    initial, remaining = tracker.initial[slots], tracker.remaining[slots]
+    exact, age = tracker.exact[slots], tracker.age[slots]
+    ranks = rank_requests(spec, initial=initial, remaining=remaining, exact=exact, age=age)
+    known = (tracker.source[slots] != Source.NONE) | ((exact > 0) & (spec.name == "oracle"))
+    rows["key"] = np.where(known, tracker.key[slots], 0)
+    for name, values in (
+        ("rank", ranks.rank),
+        ("slope", ranks.slope),
+        ("initial", initial),
+        ("remaining", remaining),
+        ("cutoff", ranks.cutoff),
+        ("age", age),
+    ):
+        rows[name] = values
+    rows[~known] = np.zeros((), dtype=BOARD_ROW)
+    return rows
+
+
+def _steps(
+    frames: list[Frame],
+) -> "tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]":
+    return (
+        np.array([frame.step for frame in frames], dtype=np.int64),
+        np.array([frame.time_ns for frame in frames], dtype=np.int64),
+    )

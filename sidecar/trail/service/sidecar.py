@@ -1,0 +1,286 @@
+"""The sidecar process put together: shared memory, servers, loop, and their start and end in order."""
+
+import contextlib
+import fcntl
+import gc
+import os
+import secrets
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import start_http_server
+
+from trail.predict.manifest import Manifest, read_manifest
+from trail.predict.refine import Refiner
+from trail.service.config import SidecarConfig
+from trail.service.lane import EngineLane, Expected, Telemetry
+from trail.service.logs import get_logger
+from trail.service.loop import Inbox, SidecarLoop
+from trail.service.metrics import Metrics, StateCollector
+from trail.service.policy_box import PolicyBox, policy_label
+from trail.service.prediction import Predictor
+from trail.service.prompting import PromptWorker
+from trail.service.server import (
+    ControlService,
+    Health,
+    LifecycleService,
+    PredictorInfo,
+    RankingService,
+    make_server,
+    read_only_services,
+    unix_services,
+)
+from trail.service.stats import RunStats
+from trail.service.tracker import RunningMean
+from trail.wire.board import BoardWriter
+from trail.wire.frames import FrameReader, RingSpec
+from trail.wire.names import board_path, ring_path, socket_path
+
+_HANG_NS = 1_000_000_000
+_WATCH_S = 0.2
+_SWITCH_S = 0.5e-3
+
+log = get_logger()
+
+
+class SidecarError(Exception):
+    """The sidecar cannot start; the message says why and what to do."""
+
+
+class DirectoryLock:
+    """Holds the shared directory for this process. The kernel lets go of it however the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        """Makes the directory where it is missing. Raises SidecarError when another sidecar holds it."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SidecarError(f"cannot use {directory}: {error.strerror}; give a writable --dir") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise SidecarError(
+                f"another sidecar already serves {directory}; stop it first, or give this one its own --dir"
+            ) from None
+
+    def release(self) -> None:
+        """Lets another sidecar in."""
+        os.close(self._descriptor)
+
+
+class Sidecar:
+    """One sidecar from `start` to `close`. `close` undoes whatever of `start` has happened."""
+
+    def __init__(self, config: SidecarConfig) -> None:
+        """Reads the predictor's manifest. Raises ArtefactError."""
+        self.config = config
+        self.manifest: Manifest | None = (
+            read_manifest(config.predictor) if config.predictor is not None else None
+        )
+        self.policy = PolicyBox(config.policy)
+        self.telemetry = Telemetry(Metrics(), RunStats())
+        self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
+        self.health = Health()
+        self.inbox = Inbox()
+        self.lanes: dict[int, EngineLane] = {}
+        self.metrics_port: int | None = None
+        self.prompts: PromptWorker | None = None
+        self._loop: SidecarLoop | None = None
+        self._stop = threading.Event()
+        self._closers: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Shared memory and servers first, so that engines find them; the heartbeat once the probe is loaded.
+
+        Raises SidecarError, ArtefactError or WireError, each naming what to do.
+        """
+        # The loop must get its turn while another thread runs Python code for long.
+        sys.setswitchinterval(_SWITCH_S)
+        gc.disable()
+        self._closers.append(DirectoryLock(self.config.directory).release)
+        self._make_lanes()
+        self._serve_unix()
+        self._serve_tcp()
+        self._serve_metrics()
+        self._load()
+        self._start_loop()
+
+    def wait(self, stop: threading.Event) -> None:
+        """Keeps health up to date until `stop`."""
+        while not stop.is_set():
+            self.refresh_health()
+            stop.wait(_WATCH_S)
+
+    def refresh_health(self) -> None:
+        """Serving means: the loop goes round, and no engine's predictions are off."""
+        loop = self._loop
+        alive = loop is not None and time.monotonic_ns() - loop.last_round_ns < _HANG_NS
+        self.health.set(serving=alive and all(lane.problem is None for lane in self.lanes.values()))
+
+    def close(self) -> None:
+        """Stops everything in the reverse order of its start and removes files and socket."""
+        self.health.shut_down()
+        while self._closers:
+            closer = self._closers.pop()
+            try:
+                closer()
+            except Exception:
+                log.exception("while stopping")
+
+    def _make_lanes(self) -> None:
+        manifest, config = self.manifest, self.config
+        epoch = secrets.randbits(63) | 1
+        for engine in range(config.engines):
+            board = BoardWriter.create(board_path(config.directory, engine), config.board_rows)
+            self._closers.append(lambda board=board: board.close(unlink=True))  # type: ignore[misc]  # bound early
+            ring = None
+            if manifest is not None:
+                spec = RingSpec(manifest.hidden_size, config.ring_rows_per_frame, config.ring_slots)
+                ring = FrameReader.create(ring_path(config.directory, engine), spec)
+                self._closers.append(lambda ring=ring: ring.close(unlink=True))  # type: ignore[misc]  # bound early
+            self.lanes[engine] = EngineLane(
+                engine,
+                board=board,
+                ring=ring,
+                expected=Expected(manifest.hidden_size, manifest.layer) if manifest is not None else None,
+                bins=manifest.bins.k if manifest is not None else 1,
+                mean=self.mean,
+                policy=self.policy,
+                telemetry=self.telemetry,
+                epoch=epoch,
+                orphan_timeout_s=config.orphan_timeout_s,
+            )
+        self.telemetry.metrics.registry.register(
+            StateCollector(self.lanes.values(), self.policy, lambda: self.mean.value)
+        )
+
+    def _serve_unix(self) -> None:
+        path = socket_path(self.config.directory)
+        try:
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise SidecarError(f"{path} is in the way and is no socket; remove it or give another --dir")
+            # The directory is ours, so this is what a killed sidecar left.
+            path.unlink()
+        except FileNotFoundError:
+            pass
+        info = None
+        if self.manifest is not None:
+            m = self.manifest
+            info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
+        services = unix_services(
+            LifecycleService(self.config.engines, self.inbox),
+            ControlService(self.lanes, self.policy, info),
+            self._ranking(),
+            self.health,
+        )
+        self._serve(f"unix:{path}", services, "the shared directory must be on a file system with sockets")
+        self._closers.append(lambda: path.unlink(missing_ok=True))
+        path.chmod(0o660)
+
+    def _serve_tcp(self) -> None:
+        if self.config.rank_address:
+            services = read_only_services(self._ranking(), self.health)
+            self._serve(self.config.rank_address, services, "choose another --rank-address")
+
+    def _serve(self, address: str, services: list[Callable[[Any], None]], advice: str) -> None:
+        try:
+            # A reconnecting engine's old stream may linger beside its present one.
+            server = make_server(address, services, streams=2 * self.config.engines)
+        except RuntimeError as error:
+            raise SidecarError(f"cannot listen on {address}: {error}; {advice}") from error
+        server.start()
+
+        def stop() -> None:
+            server.stop(grace=0.1).wait(1.0)
+
+        self._closers.append(stop)
+
+    def _serve_metrics(self) -> None:
+        host, port = self.config.metrics_host, self.config.metrics_port
+        if port < 0:
+            return
+        try:
+            server, _ = start_http_server(port, addr=host, registry=self.telemetry.metrics.registry)
+        except OSError as error:
+            # Scheduling matters more than its metrics.
+            log.warning("no metrics on %s:%d: %s; set --metrics-port", host, port, error.strerror)
+            return
+        self.metrics_port = server.server_port
+        log.info("metrics on http://%s:%d/metrics", host, server.server_port)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+
+        self._closers.append(stop)
+
+    def _load(self) -> None:
+        if self.manifest is None or self.config.predictor is None:
+            return
+        # torch takes seconds to import; the engines have their files and the socket by this time.
+        import torch
+
+        from trail.predict.artefact import load_probe, load_prompt
+
+        torch.set_num_threads(self.config.threads)
+        manifest, path = self.manifest, self.config.predictor
+        predictor = Predictor(load_probe(path, manifest), Refiner(manifest.bins))
+        for lane in self.lanes.values():
+            lane.predictor = predictor
+        self.prompts = PromptWorker(
+            lambda: load_prompt(path, manifest),
+            manifest.bins.midpoints,
+            self.telemetry,
+            on_loaded=_freeze,
+            on_result=self.inbox.wake.set,
+        )
+
+    def _start_loop(self) -> None:
+        loop = SidecarLoop(self.lanes, self.inbox, self.prompts, self.telemetry.metrics)
+        thread = threading.Thread(target=loop.run, args=(self._stop,), name="trail-loop", daemon=True)
+
+        def stop() -> None:
+            self._stop.set()
+            self.inbox.wake.set()
+            thread.join(1.0)
+
+        self._loop = loop
+        self._closers.append(stop)
+        _freeze()
+        thread.start()
+        if self.prompts is not None:
+            gc.disable()  # until the prompt predictor is there, see _freeze
+            prompts = self.prompts
+            prompts.start()
+            self._closers.append(lambda: prompts.stop(0.3))
+        log.info("policy %s, directory %s", policy_label(self.config.policy), self.config.directory)
+
+    def _ranking(self) -> RankingService:
+        return RankingService(self.policy, lambda: self.mean.value)
+
+
+def _freeze() -> None:
+    """Spares the collector what was loaded: a full collection over torch's objects would stop the
+    heartbeat for longer than the engine waits."""
+    gc.freeze()
+    gc.enable()
+
+
+def write_stats(sidecar: Sidecar) -> None:
+    """Writes the stats file where one is asked for; failing to is worth a line and no more."""
+    path = sidecar.config.stats_file
+    if path is None:
+        return
+    with contextlib.suppress(FileExistsError):
+        path.parent.mkdir(parents=True)
+    try:
+        sidecar.telemetry.stats.write(path)
+    except OSError as error:
+        log.warning("cannot write %s: %s", path, error.strerror)

@@ -1,0 +1,35 @@
+"""The one place that knows the spelling of files, environment variables and metadata keys."""
+
+from pathlib import Path
+
+ENV_ENABLED = "TRAIL_ENABLED"
+"""`1` switches TRAIL on inside vLLM; anything else leaves vLLM as it is."""
+ENV_DIR = "TRAIL_DIR"
+"""The directory shared by engine and sidecar (memory-backed)."""
+ENV_LAYERS = "TRAIL_LAYERS"
+"""Layers to export, comma-separated; k is Hugging Face `hidden_states[k]`. Serving uses one."""
+ENV_EXPORT_EVERY = "TRAIL_EXPORT_EVERY"
+"""Export every K-th step of a request (1 by default); the prompt's vector is always exported."""
+ENV_HEARTBEAT_MS = "TRAIL_HEARTBEAT_MS"
+"""Silence of the sidecar, in milliseconds, after which the engine serves first come, first served."""
+
+DEFAULT_DIR = Path("/dev/shm/trail")  # noqa: S108 - shared memory is meant
+DEFAULT_HEARTBEAT_MS = 100.0
+
+XARG_OUTPUT_TOKENS = "trail_output_tokens"
+"""Key in `SamplingParams.extra_args` (OpenAI API: `vllm_xargs`) with the exact output length (oracle)."""
+
+
+def ring_path(directory: Path, engine: int) -> Path:
+    """Frame ring of engine core `engine` (its data-parallel rank)."""
+    return directory / f"frames-{engine}.ring"
+
+
+def board_path(directory: Path, engine: int) -> Path:
+    """Board of engine core `engine` (its data-parallel rank)."""
+    return directory / f"board-{engine}.board"
+
+
+def socket_path(directory: Path) -> Path:
+    """Unix socket of the sidecar's gRPC server."""
+    return directory / "sidecar.sock"

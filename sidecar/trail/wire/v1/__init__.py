@@ -1,0 +1,1 @@
+"""Generated from `protos/trail/v1/trail.proto` by `protos/generate.py`."""

@@ -1,0 +1,348 @@
+"""Whole queues served through TRAIL's order, on a model of vLLM's scheduler and a real board."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scheduler_model import BLOCK, SchedulerModel, make_request
+
+from trail.engine.board_watch import BoardWatch
+from trail.engine.ordering import Ordering
+from trail.engine.queues import Queues
+from trail.engine.slots import SlotTable
+from trail.policy.ranks import rank_requests
+from trail.policy.spec import PolicySpec
+from trail.wire.board import BOARD_ROW, BoardHeader, BoardWriter
+
+ATTACHED_NS = 10**9
+CAPACITY = 64
+REQUEST = st.tuples(
+    st.integers(1, 12), st.integers(1, 20), st.integers(0, 40)
+)  # prompt, length, arrival step
+
+
+class Side:
+    """Ordering and table behind the hooks that vLLM's scheduler has."""
+
+    def __init__(self, scheduler: SchedulerModel, board: Path) -> None:
+        self.table = SlotTable()
+        self.ordering = Ordering(Queues(scheduler), self.table, BoardWatch(board, ATTACHED_NS))
+        scheduler.side = self
+        self.scheduler = scheduler
+        self.now_ns = ATTACHED_NS
+        self.policy_victims: list[Any] = []
+
+    def added(self, request: Any) -> None:
+        self.table.add(request.request_id)
+
+    def preempting(self, request: Any) -> None:
+        self.ordering.preempted(request)
+
+    def freed(self, request: Any) -> None:
+        slot = self.table.remove(request.request_id)
+        assert slot is not None
+        self.ordering.forget(slot)
+
+    def step(self) -> None:
+        self.now_ns += 10**9
+        before = list(self.scheduler.running)
+        self.ordering.before(self.now_ns, throttled=False)
+        self.policy_victims = [request for request in before if request not in self.scheduler.running]
+        self.scheduler.schedule()
+        self.ordering.restore()
+
+
+class Board:
+    """The sidecar's end, with predictions by request."""
+
+    def __init__(self, path: Path) -> None:
+        self.writer = BoardWriter.create(path, CAPACITY)
+
+    def publish(
+        self, side: Side, spec: PolicySpec, predict: Callable[[Any], float], known: bool = True
+    ) -> None:
+        requests = [side.scheduler.requests[i] for i in side.table.by_id] if known else []
+        initial = np.array([predict(request) for request in requests], dtype=np.float64)
+        age = np.array([request.num_output_tokens for request in requests], dtype=np.float64)
+        remaining = np.maximum(initial - age, 0)
+        ranks = rank_requests(
+            spec, initial=initial, remaining=remaining, exact=np.zeros(len(requests)), age=age
+        )
+        slots = np.array([side.table.by_id[request.request_id] for request in requests], dtype=np.int64)
+        rows = np.zeros(len(requests), BOARD_ROW)
+        rows["key"] = side.table.key[slots]
+        rows["rank"], rows["slope"], rows["cutoff"] = ranks.rank, ranks.slope, ranks.cutoff
+        rows["initial"], rows["age"] = initial, age
+        header = BoardHeader(1, 0, 0, spec.orders, spec.preempts, spec.c, 10.0, spec.kv_reserve_tokens)
+        self.writer.publish(slots, rows, header)
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    directory, counter = tmp_path_factory.mktemp("boards"), itertools.count()
+    return lambda: directory / f"board-{next(counter)}"
+
+
+def protected(side: Side, spec: PolicySpec, request: Any, predict: Callable[[Any], float]) -> bool:
+    """The definition, from the request's own state."""
+    return spec.preempts and request.num_output_tokens >= int(spec.c * predict(request))
+
+
+def serve(
+    path: Path,
+    spec: PolicySpec,
+    work: list[tuple[int, int, int]],
+    predict: Callable[[Any], float],
+    slots: int = 3,
+    blocks: int = 20,
+) -> tuple[SchedulerModel, Side]:
+    """Serve all of `work`, checking every step."""
+    scheduler = SchedulerModel(slots, blocks)
+    side, board = Side(scheduler, path), Board(path)
+    todo = sorted(enumerate(work), key=lambda item: item[1][2])
+    for step in range(4000):
+        while todo and todo[0][1][2] <= step:
+            number, (prompt, length, _) = todo.pop(0)
+            scheduler.add_request(make_request(number, prompt, length))
+        if not todo and not scheduler.requests:
+            break
+        board.publish(side, spec, predict)
+        side.step()
+        present = [request.request_id for request in (*scheduler.running, *scheduler.waiting)]
+        assert sorted(present) == sorted(scheduler.requests)  # nobody lost, nobody twice
+        assert len(scheduler.running) <= slots
+        assert scheduler.max_num_active_reqs == slots
+        assert scheduler.running or not scheduler.requests  # work always goes on
+        for victim in side.policy_victims:
+            assert not protected(side, spec, victim, predict)
+        scheduler.update()
+    assert len(scheduler.finished) == len(work)
+    board.writer.close(unlink=True)
+    return scheduler, side
+
+
+def by_length(request: Any) -> float:
+    return float(request.max_tokens)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(REQUEST, min_size=1, max_size=14),
+    st.sampled_from(["trail", "trail-prompt", "sjf", "fcfs"]),
+    st.sampled_from([0.0, 0.2, 0.8, 1.0]),
+    st.sampled_from([-1.0, 0.0, 4.0, 16.0]),
+    st.integers(9, 30),
+)
+def test_every_request_is_served_whatever_the_policy(
+    boards: Callable[[], Path],
+    work: list[tuple[int, int, int]],
+    name: str,
+    c: float,
+    reserve: float,
+    blocks: int,
+) -> None:
+    serve(boards(), PolicySpec(name, c, reserve), work, by_length, blocks=blocks)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(REQUEST, min_size=1, max_size=14))
+def test_with_c_zero_the_policy_preempts_nobody(
+    boards: Callable[[], Path], work: list[tuple[int, int, int]]
+) -> None:
+    _, side = serve(boards(), PolicySpec("trail", 0.0), work, by_length, blocks=10)
+    assert side.ordering.policy_preemptions == 0
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(REQUEST, min_size=1, max_size=14),
+    st.sampled_from(["sjf", "trail", "trail-prompt"]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_equal_predictions_are_first_come_first_served(
+    boards: Callable[[], Path], work: list[tuple[int, int, int]], name: str, c: float
+) -> None:
+    served, side = serve(boards(), PolicySpec(name, c), work, lambda request: 100.0, blocks=200)
+    stock = SchedulerModel(3, 200)
+    todo = sorted(enumerate(work), key=lambda item: item[1][2])
+    for step in range(4000):
+        while todo and todo[0][1][2] <= step:
+            number, (prompt, length, _) = todo.pop(0)
+            stock.add_request(make_request(number, prompt, length))
+        if not todo and not stock.requests:
+            break
+        stock.schedule()
+        stock.update()
+    assert served.ended_at == stock.ended_at
+    assert side.ordering.policy_preemptions == 0
+
+
+def test_a_shorter_request_takes_the_slot_of_a_longer_one(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    long, short = make_request(0, 4, 50), make_request(1, 4, 5)
+    scheduler.add_request(long)
+    board.publish(side, PolicySpec("trail", 0.8), by_length)
+    side.step()
+    scheduler.update()
+    scheduler.add_request(short)
+    board.publish(side, PolicySpec("trail", 0.8), by_length)
+    side.step()
+    assert scheduler.running == [short]
+    assert list(scheduler.waiting) == [long]
+    assert side.ordering.policy_preemptions == 1
+
+
+def test_a_protected_request_keeps_its_slot_and_the_refusal_is_counted_once(
+    boards: Callable[[], Path],
+) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    long, short = make_request(0, 4, 50), make_request(1, 4, 5)
+    scheduler.add_request(long)
+    spec = PolicySpec("trail", 0.1)
+    for _ in range(6):  # to age 5 = floor(0.1 * 50)
+        board.publish(side, spec, by_length)
+        side.step()
+        scheduler.update()
+    scheduler.add_request(short)
+    for _ in range(3):
+        board.publish(side, spec, by_length)
+        side.step()
+    assert scheduler.running == [long]
+    assert (side.ordering.policy_preemptions, side.ordering.denied) == (0, 1)
+
+
+def test_memory_is_made_for_a_shorter_request_one_step_after_vllm_found_none(
+    boards: Callable[[], Path],
+) -> None:
+    path = boards()
+    scheduler = SchedulerModel(4, 10)
+    side, board = Side(scheduler, path), Board(path)
+    long, short = make_request(0, 30, 9), make_request(1, 12, 2)
+    scheduler.add_request(long)
+    spec = PolicySpec("trail", 1.0)
+    board.publish(side, spec, by_length)
+    side.step()
+    scheduler.update()
+    scheduler.add_request(short)
+    board.publish(side, spec, by_length)
+    side.step()
+    assert scheduler.running == [long]  # vLLM has tried and found no memory
+    side.step()
+    assert scheduler.running == [short]
+    assert list(scheduler.waiting) == [long]
+
+
+def test_the_last_of_the_running_is_the_preemptible_one_with_the_largest_rank(
+    boards: Callable[[], Path],
+) -> None:
+    path = boards()
+    scheduler = SchedulerModel(3, 50)
+    side, board = Side(scheduler, path), Board(path)
+    for number, length in enumerate((40, 10, 30)):
+        scheduler.add_request(make_request(number, 4, length))
+    board.publish(side, PolicySpec("trail", 1.0), by_length)
+    side.step()
+    scheduler.update()
+    side.step()
+    assert [request.max_tokens for request in scheduler.running] == [10, 30, 40]
+
+
+def test_a_request_the_board_does_not_know_ranks_by_the_mean(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    running = make_request(0, 4, 3)
+    scheduler.add_request(running)
+    board.publish(side, PolicySpec("sjf"), by_length)
+    side.step()
+    for number, length in enumerate((30, 5), start=1):
+        scheduler.add_request(make_request(number, 4, length))
+    board.publish(side, PolicySpec("sjf"), by_length)
+    unknown = make_request(3, 4, 99)
+    scheduler.add_request(unknown)  # the header's mean is 10
+    side.step()
+    assert [request.max_tokens for request in scheduler.waiting] == [5, 99, 30]
+
+
+def test_without_the_board_the_queue_is_in_stock_order_again(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(2, 50)
+    side, board = Side(scheduler, path), Board(path)
+    for number, length in enumerate((50, 40, 30, 5, 20)):
+        scheduler.add_request(make_request(number, 4, length))
+    board.publish(side, PolicySpec("trail", 1.0), by_length, known=False)
+    side.step()  # unknown, so the first two run
+    scheduler.update()
+    board.publish(side, PolicySpec("trail", 1.0), by_length)
+    side.step()
+    assert [request.max_tokens for request in scheduler.running] == [5, 20]
+    board.writer.close(unlink=True)
+    scheduler.max_num_running_reqs = 2
+    side.step()
+    waiting = [request.request_id for request in scheduler.waiting]
+    assert waiting == ["r0", "r1", "r2"]  # those that ran before, then by arrival
+    assert side.ordering.fallback_steps == 1
+
+
+def test_initial_predictions_outlive_the_board(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    for number, length in enumerate((12, 34)):
+        scheduler.add_request(make_request(number, 4, length))
+    board.publish(side, PolicySpec("trail", 0.5), by_length)
+    side.step()
+    board.writer.close(unlink=True)
+    side.step()
+    assert side.table.initial[side.table.open_slots()].tolist() == [12.0, 34.0]
+
+
+def test_a_preempted_request_does_not_come_back_in_the_same_step(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(2, 12)
+    side, board = Side(scheduler, path), Board(path)
+    for number, (prompt, length) in enumerate(((4, 40), (4, 30))):
+        scheduler.add_request(make_request(number, prompt, length))
+    spec = PolicySpec("trail", 1.0)
+    board.publish(side, spec, by_length)
+    side.step()
+    scheduler.update()
+    scheduler.add_request(make_request(2, 4, 5))
+    board.publish(side, spec, by_length)
+    seen: list[list[str]] = []
+    stock = scheduler.schedule
+
+    def schedule() -> Any:
+        seen.append([request.request_id for request in scheduler.waiting])
+        return stock()
+
+    scheduler.schedule = schedule  # type: ignore[method-assign]  # a window on what vLLM would see
+    side.step()
+    assert seen == [["r2"]]
+    assert [request.request_id for request in scheduler.waiting] == ["r0"]
+
+
+def test_a_long_prompt_preempts_nobody_when_that_would_not_make_room(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 6)
+    side, board = Side(scheduler, path), Board(path)
+    running, big = make_request(0, 4, 15), make_request(1, 6 * BLOCK + 1, 1)
+    scheduler.add_request(running)
+    spec = PolicySpec("trail", 1.0)
+    board.publish(side, spec, by_length)
+    side.step()
+    scheduler.update()
+    scheduler.add_request(big)
+    for _ in range(3):
+        board.publish(side, spec, by_length)
+        side.step()
+    assert scheduler.running == [running]
