@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from trail.lab.demo import demo_model_dir, demo_predictor_dir, sample, train_model
+from trail.lab import sampling
+from trail.lab.demo import demo_model_dir, demo_predictor_dir, train_model
 from trail.lab.demo.corpus import demo_prompts
 from trail.lab.demo.tokenizer import token_ids
 from trail.predict import artefact
@@ -29,10 +30,10 @@ def declared() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def answers(model: Any) -> list[sample.Sample]:
+def answers(model: Any) -> list[sampling.Sample]:
     """Two answers to each of 150 prompts, of a seed that the build did not use."""
     prompts = [p.token_ids for p in demo_prompts(150, seed=77) for _ in range(2)]
-    return sample.sample_answers(model, prompts, seed=77, max_tokens=MAX_TOKENS)
+    return sampling.sample_answers(model, prompts, seed=77, max_tokens=MAX_TOKENS)
 
 
 def test_everything_together_is_at_most_8_mb() -> None:
@@ -47,9 +48,11 @@ def test_declared_statistics_meet_the_requirement(declared: dict[str, Any]) -> N
     assert lengths["ended_share"] >= 0.995
 
 
-def test_measured_again_the_statistics_agree(answers: list[sample.Sample], declared: dict[str, Any]) -> None:
+def test_measured_again_the_statistics_agree(
+    answers: list[sampling.Sample], declared: dict[str, Any]
+) -> None:
     lengths = np.array([len(answer.output) for answer in answers], np.float64)
-    measured = sample.length_statistics(lengths.reshape(150, 2), float(np.mean([a.ended for a in answers])))
+    measured = sampling.length_statistics(lengths.reshape(150, 2), float(np.mean([a.ended for a in answers])))
     expected = declared["lengths"]
     # Four standard errors of the mean of 150 prompts with two answers each.
     error = np.sqrt(expected["scv"] * (expected["prompt_r2"] + (1 - expected["prompt_r2"]) / 2) / 150)
@@ -59,11 +62,11 @@ def test_measured_again_the_statistics_agree(answers: list[sample.Sample], decla
     assert measured.ended_share >= 0.98
 
 
-def test_nearly_all_answers_stay_below_512_tokens(answers: list[sample.Sample]) -> None:
+def test_nearly_all_answers_stay_below_512_tokens(answers: list[sampling.Sample]) -> None:
     assert np.mean([len(answer.output) < 512 for answer in answers]) >= 0.97
 
 
-def test_sampled_tokens_are_as_likely_as_the_model_says(model: Any, answers: list[sample.Sample]) -> None:
+def test_sampled_tokens_are_as_likely_as_the_model_says(model: Any, answers: list[sampling.Sample]) -> None:
     """Mean surprise of the samples equals the mean entropy of the distributions they were drawn from.
 
     A row that went on with another row's cache after the batch was thinned out would surprise the model.
@@ -79,7 +82,7 @@ def test_sampled_tokens_are_as_likely_as_the_model_says(model: Any, answers: lis
     assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(difference))
 
 
-def test_most_answers_write_the_parts_they_announce(answers: list[sample.Sample]) -> None:
+def test_most_answers_write_the_parts_they_announce(answers: list[sampling.Sample]) -> None:
     words = {index: word for word, index in token_ids().items()}
     kept = 0
     for answer in answers:
@@ -101,12 +104,12 @@ def test_the_predictor_was_trained_for_this_model() -> None:
 
 
 def test_the_refined_probe_beats_the_prompt_predictor_on_fresh_answers(
-    model: Any, answers: list[sample.Sample]
+    model: Any, answers: list[sampling.Sample]
 ) -> None:
     predictor = artefact.load(demo_predictor_dir())
     assert predictor.prompt is not None
     ended = [answer for answer in answers if answer.ended]
-    recorded = sample.hidden_states(model, ended, (predictor.probe.layer,))[predictor.probe.layer]
+    recorded = sampling.hidden_states(model, ended, (predictor.probe.layer,))[predictor.probe.layer]
     prompt_tokens = predictor.prompt.predict([a.prompt for a in ended]) @ predictor.probe.bins.midpoints
     errors = evaluate_sequences(
         recorded,

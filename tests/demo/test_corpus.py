@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trail.lab.demo import corpus, words
-from trail.lab.demo.sample import length_statistics
+from trail.lab.sampling import length_statistics
 
 
 def _documents(n: int, seed: int) -> list[tuple[corpus.Instruction, str]]:

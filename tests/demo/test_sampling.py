@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trail.lab.demo import corpus, sample, train_model
+from trail.lab import sampling
+from trail.lab.demo import corpus, train_model
 from trail.lab.demo.tokenizer import EOS_ID
 
 SHAPE = train_model.ModelShape(hidden_size=64, layers=3, heads=2, kv_heads=1, intermediate_size=96)
@@ -23,16 +24,16 @@ def prompts() -> list[tuple[int, ...]]:
 
 
 def test_the_same_seed_gives_the_same_answers(model: Any, prompts: list[tuple[int, ...]]) -> None:
-    first = sample.sample_answers(model, prompts, seed=1, max_tokens=40)
-    assert first == sample.sample_answers(model, prompts, seed=1, max_tokens=40)
-    assert first != sample.sample_answers(model, prompts, seed=2, max_tokens=40)
+    first = sampling.sample_answers(model, prompts, seed=1, max_tokens=40)
+    assert first == sampling.sample_answers(model, prompts, seed=1, max_tokens=40)
+    assert first != sampling.sample_answers(model, prompts, seed=2, max_tokens=40)
     assert [s.prompt for s in first] == prompts
 
 
 def test_an_answer_stops_at_its_first_end_token_or_at_the_limit(
     model: Any, prompts: list[tuple[int, ...]]
 ) -> None:
-    for drawn in sample.sample_answers(model, prompts, seed=3, max_tokens=300):
+    for drawn in sampling.sample_answers(model, prompts, seed=3, max_tokens=300):
         assert drawn.ended == (drawn.output[-1] == EOS_ID)
         assert EOS_ID not in drawn.output[:-1]
         assert drawn.ended or len(drawn.output) == 300
@@ -40,7 +41,7 @@ def test_an_answer_stops_at_its_first_end_token_or_at_the_limit(
 
 def test_the_first_token_follows_the_models_probabilities(model: Any) -> None:
     prompt = corpus.demo_prompts(1, seed=4)[0].token_ids
-    drawn = sample.sample_answers(model, [prompt] * 4000, seed=8, max_tokens=1)
+    drawn = sampling.sample_answers(model, [prompt] * 4000, seed=8, max_tokens=1)
     with torch.inference_mode():
         expected = torch.softmax(model(input_ids=torch.tensor([prompt])).logits[0, -1], dim=0).numpy()
     counts = np.bincount([s.output[0] for s in drawn], minlength=len(expected))
@@ -52,8 +53,8 @@ def test_the_first_token_follows_the_models_probabilities(model: Any) -> None:
 def test_hidden_states_are_those_of_generating_token_by_token(
     model: Any, prompts: list[tuple[int, ...]]
 ) -> None:
-    drawn = sample.sample_answers(model, prompts[:7], seed=5, max_tokens=30)
-    states = sample.hidden_states(model, drawn, (1, 2))
+    drawn = sampling.sample_answers(model, prompts[:7], seed=5, max_tokens=30)
+    states = sampling.hidden_states(model, drawn, (1, 2))
     for layer in (1, 2):
         recorded = states[layer]
         assert recorded.lengths.tolist() == [len(one.output) for one in drawn]

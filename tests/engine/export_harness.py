@@ -1,7 +1,9 @@
 """Starts vLLM with the export on and compares what came out of the ring with Hugging Face's hidden states."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,7 +50,6 @@ class Run:
     vectors: np.ndarray
     keys: np.ndarray
     outputs: list[list[int]]
-    texts: list[str]
     preemptions: int
     rows_per_engine: list[int]
     log: str
@@ -101,29 +102,35 @@ def run(job: Job, directory: Path, timeout_s: float = 420.0) -> Run:
         "PYTHONPATH": os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")]),
         **job.environ,
     }
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(spec), str(out)],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    log = done.stdout + done.stderr
-    assert done.returncode == 0, log[-6000:]
+    log_file = directory / "log.txt"
+    with (
+        log_file.open("w") as log,
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(spec), str(out)],
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as engine,
+    ):
+        try:
+            status = engine.wait(timeout_s)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(engine.pid, signal.SIGKILL)  # workers outlive a parent that was stopped
+    log_text = log_file.read_text(errors="replace")
+    assert status == 0, log_text[-6000:]
     data = np.load(out)
     assert int(data["lost"]) == int(data["torn"]) == int(data["rejected"]) == 0
-    outputs = json.loads(str(data["outputs"]))
     return Run(
         job=job,
         rows=data["rows"],
         vectors=data["vectors"],
         keys=data["keys"],
-        outputs=outputs["token_ids"],
-        texts=outputs["text"],
+        outputs=json.loads(str(data["outputs"])),
         preemptions=int(data["preemptions"]),
         rows_per_engine=[int(n) for n in data["per_engine"]],
-        log=log,
+        log=log_text,
     )
 
 

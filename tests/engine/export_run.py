@@ -123,10 +123,6 @@ def main(spec_path: Path, out_path: Path) -> None:
     for collector in collectors:
         collector.stop.set()
         collector.join()
-    texts = {
-        "token_ids": [list(o.outputs[0].token_ids) for o in outputs],
-        "text": [o.outputs[0].text for o in outputs],
-    }
     counters = [c.reader.counters for c in collectors]
     np.savez(
         out_path,
@@ -136,7 +132,7 @@ def main(spec_path: Path, out_path: Path) -> None:
         ),
         per_engine=np.array([sum(map(len, c.rows)) for c in collectors]),
         keys=np.array([request_key(str(i)) for i in range(len(outputs))], np.uint64),
-        outputs=np.array(json.dumps(texts)),
+        outputs=np.array(json.dumps([list(o.outputs[0].token_ids) for o in outputs])),
         preemptions=preemptions,
         lost=sum(c.lost for c in counters),
         torn=sum(c.torn for c in counters),

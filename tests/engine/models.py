@@ -81,6 +81,12 @@ def _tokenizer() -> transformers.PreTrainedTokenizerFast:
     )
 
 
+def decode(directory: Path, token_ids: list[int]) -> str:
+    """The text of `token_ids`, without the tokens that begin and end a sequence."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    return str(tokenizer.decode(token_ids, skip_special_tokens=True))
+
+
 def build_adapter(directory: Path, *, rank: int = 8, seed: int = 1) -> Path:
     """Write a random low-rank adapter for the attention of `build("llama")`, in PEFT's format."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The export with the model spread over processes: tensor, pipeline and data parallel."""
+"""The export with the model spread over processes: tensor and data parallel."""
 
 import os
 from collections.abc import Callable
@@ -30,21 +30,6 @@ def test_tensor_parallel(tiny_model: Callable[[str], Path], tmp_path: Path) -> N
     found = check_export(run(job, tmp_path / "run"), layer=2)
     assert found.mean_prompts == 4
     assert found.token_rows == 66
-
-
-def test_pipeline_parallel_exports_a_layer_of_the_last_stage(
-    tiny_model: Callable[[str], Path], tmp_path: Path
-) -> None:
-    job = Job(
-        model=tiny_model("llama"),
-        prompts=random_prompts([4, 50, 90]),
-        max_tokens=[20, 15, 10],
-        layers=(3,),
-        engine={**EAGER, "pipeline_parallel_size": 2},
-        environ=UNBOUND,
-    )
-    found = check_export(run(job, tmp_path / "run"), layer=3)
-    assert found.mean_prompts == 3
 
 
 def test_data_parallel_has_one_ring_an_engine(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

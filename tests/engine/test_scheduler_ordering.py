@@ -249,11 +249,50 @@ def test_the_last_of_the_running_is_the_preemptible_one_with_the_largest_rank(
     side, board = Side(scheduler, path), Board(path)
     for number, length in enumerate((40, 10, 30)):
         scheduler.add_request(make_request(number, 4, length))
-    board.publish(side, PolicySpec("trail", 1.0), by_length)
+    board.publish(side, PolicySpec("trail", 1.0), by_length, known=False)
     side.step()
     scheduler.update()
+    assert [request.max_tokens for request in scheduler.running] == [40, 10, 30]
+    board.publish(side, PolicySpec("trail", 1.0), by_length)
     side.step()
     assert [request.max_tokens for request in scheduler.running] == [10, 30, 40]
+
+
+def test_the_queue_follows_the_board_when_only_predictions_change(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    for number, length in enumerate((1, 40, 10)):
+        scheduler.add_request(make_request(number, 4, length))
+    for sign, expected in 2 * ((1.0, [10, 40]), (-1.0, [40, 10])):
+        board.publish(side, PolicySpec("sjf"), lambda request, sign=sign: 50.0 + sign * request.max_tokens)
+        side.step()
+        assert [request.max_tokens for request in scheduler.waiting] == expected
+
+
+def test_requests_the_board_does_not_know_are_in_order_of_arrival(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    for number in range(4):
+        scheduler.add_request(make_request(number, 4, 40))
+    for _ in range(4):
+        board.publish(side, PolicySpec("sjf"), by_length, known=False)
+        side.step()
+        assert [request.request_id for request in scheduler.waiting] == ["r1", "r2", "r3"]
+        scheduler.waiting.rotate(1)  # as vLLM does when it skips one
+
+
+def test_the_kv_reserve_keeps_a_request_out_that_memory_alone_would_take(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(4, 10)
+    side, board = Side(scheduler, path), Board(path)
+    for number in range(3):
+        scheduler.add_request(make_request(number, 8, 20))
+    board.publish(side, PolicySpec("trail", 0.5, kv_reserve_tokens=20.0), by_length)
+    side.step()  # of 40 tokens: 8 at once, then 16 <= 40 - 20, then 24 > 40 - 2 * 20
+    assert len(scheduler.running) == 2
+    assert scheduler.max_num_active_reqs == 4
 
 
 def test_a_request_the_board_does_not_know_ranks_by_the_mean(boards: Callable[[], Path]) -> None:

@@ -54,7 +54,7 @@ def simulate(order_by_length: float, repeat: int, n: int = 150, slots: int = 4) 
 
 def make_run(arm: str, repeat: int, order: int, outcomes: list[Outcome]) -> Run:
     page = {"vllm:num_preemptions_total": 0.0}
-    engine = None if arm == "fcfs" else EngineState(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    engine = None if arm == "fcfs" else EngineState(True, "", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     after = (
         None if engine is None else replace(engine, policy_preemptions=9, recomputed_tokens=900, steps=4000)
     )

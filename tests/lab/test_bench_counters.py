@@ -44,7 +44,7 @@ def test_stock_recomputation_is_zero_without_preemption_and_unknown_with() -> No
 
 def test_trail_counts_are_differences_over_the_run() -> None:
     def state(k: int) -> EngineState:
-        return EngineState(1, 0, 0, 0, 2 * k, k, 3 * k, 100 * k, 0, 50 * k, 10 * k, 0, 0)
+        return EngineState(True, "", 0, 0, 0, 2 * k, k, 3 * k, 100 * k, 0, 50 * k, 10 * k, 0, 0)
 
     page = {"vllm:num_preemptions_total": 0.0}
     got = engine_counts(Counters(page, state(1)), Counters({"vllm:num_preemptions_total": 4.0}, state(3)))

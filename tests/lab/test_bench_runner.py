@@ -104,7 +104,7 @@ class StageServer:
         self.stage.log.append("reset")
 
     async def counters(self) -> Counters:
-        engine = EngineState(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) if self.trail else None
+        engine = EngineState(True, "", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) if self.trail else None
         return Counters({"vllm:num_preemptions_total": 0.0}, engine)
 
 

@@ -11,8 +11,6 @@ from trail.lab.bench.stats import (
     mean_interval,
     ratio_interval,
     saturated_capacity,
-    student_cdf,
-    student_quantile,
     summary,
 )
 
@@ -35,23 +33,6 @@ def test_percentiles_interpolate_between_order_statistics(values: list[float]) -
 
 def test_no_values_have_no_summary() -> None:
     assert summary([]) is None
-
-
-@pytest.mark.parametrize(
-    ("df", "p", "want"),
-    [(1, 0.975, 12.7062), (2, 0.975, 4.3027), (3, 0.975, 3.1824), (4, 0.975, 2.7764), (7, 0.95, 1.8946),
-     (10, 0.995, 3.1693), (30, 0.975, 2.0423)],
-)  # fmt: skip
-def test_student_quantiles_are_those_of_printed_tables(df: int, p: float, want: float) -> None:
-    assert student_quantile(p, df) == pytest.approx(want, abs=5e-5)
-
-
-@given(st.integers(1, 40), st.floats(-30, 30))
-def test_student_cdf_is_the_integral_of_its_density(df: int, t: float) -> None:
-    x = np.linspace(0, t, 20_001)
-    norm = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
-    density = norm * (1 + x * x / df) ** (-(df + 1) / 2)
-    assert student_cdf(t, df) == pytest.approx(0.5 + np.trapezoid(density, x), abs=1e-5)
 
 
 def test_mean_interval_by_hand() -> None:
@@ -108,10 +89,18 @@ def test_capacity_of_a_simulated_engine_is_slots_over_mean_length(slots: int, n:
         times.extend(start + 1 + np.arange(length))
         free_at[slot] = start + length
     got = saturated_capacity(np.asarray(times), np.ones(len(times)), np.asarray(first), lengths.astype(float))
-    assert got.tokens_per_s == pytest.approx(slots, rel=0.02)
-    assert got.requests_per_s == pytest.approx(slots / lengths.mean(), rel=0.02)
+    assert got.tokens_per_s == pytest.approx(slots, rel=0.05)
+    assert got.requests_per_s == pytest.approx(slots / lengths.mean(), rel=0.05)
 
 
 def test_an_engine_that_never_queues_has_no_measured_capacity() -> None:
     with pytest.raises(ValueError, match="never saturated"):
         saturated_capacity(np.asarray([1.0, 2.0]), np.ones(2), np.asarray([1.0, 1.0]), np.asarray([1.0, 1.0]))
+
+
+def test_tokens_that_arrive_in_bulk_after_a_silence_do_not_make_the_engine_fast() -> None:
+    """A stalled client reads 8 s of work at once: the capacity is work over 8 s, not over its reading."""
+    times = np.linspace(8.0, 8.02, 400)
+    first = np.linspace(8.0, 8.01, 40)
+    got = saturated_capacity(times, np.full(400, 10.0), first, np.full(40, 100.0))
+    assert 0.4 * 500 < got.tokens_per_s < 500

@@ -26,7 +26,7 @@ FILES = [*WEIGHT_FILES, "trail.json"]
 
 ModelMaker = Callable[..., Path]
 
-once = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+once = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -159,6 +159,20 @@ def test_a_manifest_that_contradicts_itself_or_its_files_is_refused(
 ) -> None:
     edit(saved, **changes)
     with pytest.raises(ArtefactError, match=names):
+        artefact.load(saved)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["num_hidden_layers", "vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"],
+)
+def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused_before_memory_is_taken(
+    saved: Path, field: str
+) -> None:
+    config = json.loads((saved / "prompt/config.json").read_text())
+    (saved / "prompt/config.json").write_text(json.dumps({**config, field: 10**12}))
+    record(saved, "prompt/config.json")
+    with pytest.raises(ArtefactError, match=f"config.json says {field} 1000000000000, the weights have"):
         artefact.load(saved)
 
 

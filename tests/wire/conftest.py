@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, RingSpec
 
 Rows = tuple[npt.NDArray[np.void], npt.NDArray[np.float32]]

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from trail.wire import board
 from trail.wire.board import BoardReader, BoardWriter
 from trail.wire.errors import LayoutError

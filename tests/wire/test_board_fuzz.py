@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+
 from trail.wire import board
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardReader, BoardWriter
 from trail.wire.errors import LayoutError

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from trail.wire import board
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardReader, BoardWriter
 from trail.wire.errors import WireError

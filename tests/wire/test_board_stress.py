@@ -4,6 +4,7 @@ import multiprocessing
 from pathlib import Path
 
 import numpy as np
+
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardReader, BoardWriter
 
 UPDATES = 60_000

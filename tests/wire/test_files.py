@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from trail.wire.board import BoardReader, BoardWriter
 from trail.wire.errors import WireError
 from trail.wire.frames import FrameReader, RingSpec

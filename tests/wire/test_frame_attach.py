@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from trail.wire import ring
 from trail.wire.board import BoardWriter
 from trail.wire.errors import LayoutError, WireError

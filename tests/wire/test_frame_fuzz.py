@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+
 from trail.wire import ring
 from trail.wire.errors import LayoutError
 from trail.wire.files import seal_identity

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trail.wire import ring
 from trail.wire.frames import FrameReader, FrameWriter, RingSpec
 

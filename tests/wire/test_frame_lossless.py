@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from trail.wire.errors import WireError
 from trail.wire.frames import RingSpec
 

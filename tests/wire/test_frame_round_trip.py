@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from trail.wire.errors import WireError
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, RingSpec
 

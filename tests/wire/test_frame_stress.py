@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, RingSpec
 
 FRAMES = 60_000

@@ -5,6 +5,7 @@ import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trail.wire.keys import request_key
 
 

@@ -36,6 +36,10 @@ _CHECKS: tuple[_Check, ...] = (
         "dual batch overlap: a step's tokens are split over two batches",
     ),
     (
+        lambda c: c.parallel_config.pipeline_parallel_size > 1,
+        "pipeline parallelism: steps overlap there, and an engine with TRAIL's scheduler was seen to hang",
+    ),
+    (
         lambda c: (
             c.parallel_config.prefill_context_parallel_size > 1
             or c.parallel_config.decode_context_parallel_size > 1
@@ -78,18 +82,6 @@ def _worker_reasons(vllm_config: Any) -> list[str]:
 def _layer_reasons(vllm_config: Any, layers: Sequence[int]) -> list[str]:
     total = vllm_config.model_config.get_total_num_hidden_layers()
     outside = [k for k in layers if not 0 <= k < total]
-    if outside:
-        return [f"layers {outside}: this model has hidden_states[0] to hidden_states[{total - 1}]"]
-    stages = vllm_config.parallel_config.pipeline_parallel_size
-    if stages == 1:
+    if not outside:
         return []
-    from vllm.distributed.utils import get_pp_indices
-
-    start, end = get_pp_indices(total, stages - 1, stages)
-    elsewhere = [k for k in layers if not start < k < end]
-    if not elsewhere:
-        return []
-    return [
-        f"pipeline parallelism with layers {elsewhere}: the last of {stages} stages gives "
-        f"hidden_states[{start + 1}] to hidden_states[{end - 1}]"
-    ]
+    return [f"layers {outside}: this model has hidden_states[0] to hidden_states[{total - 1}]"]

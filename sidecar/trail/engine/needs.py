@@ -50,7 +50,6 @@ PLUGIN = (
     Need(
         "vllm.config.cache", "CacheConfig.kv_sharing_fast_prefill", "refusing what TRAIL does not work with"
     ),
-    Need("vllm.distributed.utils", "get_pp_indices", "finding the last pipeline stage's layers"),
 )
 WORKER = (
     Need("vllm.v1.worker.gpu_worker", "Worker.load_model", "asking the model for its layers"),
@@ -68,9 +67,7 @@ WORKER = (
     Need("vllm.config.scheduler", "SchedulerConfig.max_num_batched_tokens", "sizing the buffers"),
     Need("vllm.config.parallel", "ParallelConfig.data_parallel_index", "naming the ring"),
     Need("vllm.distributed.parallel_state", "get_tp_group", "exporting from one rank"),
-    Need("vllm.distributed.parallel_state", "get_pp_group", "exporting from the last stage"),
     Need("vllm.distributed.parallel_state", "GroupCoordinator.rank_in_group", "exporting from one rank"),
-    Need("vllm.distributed.parallel_state", "GroupCoordinator.is_last_rank", "exporting from the last stage"),
     Need("vllm.model_executor.models.interfaces", "supports_eagle3", "choosing the interface"),
     Need(
         "vllm.model_executor.models.interfaces",

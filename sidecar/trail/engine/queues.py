@@ -125,8 +125,8 @@ class Queues:
 
         They take at most vLLM's token budget, and each one block more by rounding.
         """
-        most: int = self._scheduler.max_num_scheduled_tokens + self._block_tokens * len(self._scheduler.running)
-        return self.free_tokens() < most
+        budget: int = self._scheduler.max_num_scheduled_tokens
+        return self.free_tokens() < budget + self._block_tokens * len(self._scheduler.running)
 
     def kv_usage(self) -> float:
         """Used share of the KV cache, 0 to 1."""

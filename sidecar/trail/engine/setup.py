@@ -21,18 +21,16 @@ from trail.wire.names import ring_path
 def start_export(worker: Any) -> Exporter | None:
     """Switch the export on for a worker whose model is loaded; None on ranks that do not export.
 
-    Every tensor-parallel rank of the last pipeline stage returns the layers, because all of them run the same
-    graph; rank 0 exports, the others hold the same values. Raises on a layer that the model cannot give.
+    Every tensor-parallel rank returns the layers, because all of them run the same graph; rank 0 exports, the
+    others hold the same values. Raises on a layer that the model cannot give.
     """
     config = EngineConfig.from_environ(os.environ)
     vllm_config = worker.vllm_config
     layers: tuple[int, ...] = tuple((vllm_config.additional_config.get("trail") or {}).get("layers", ()))
     if not config.enabled or not layers:
         return None
-    from vllm.distributed import get_pp_group, get_tp_group
+    from vllm.distributed import get_tp_group
 
-    if not get_pp_group().is_last_rank:
-        return None
     model_config = vllm_config.model_config
     dtype = dtype_name(model_config.dtype)
     hidden_states, interface = request_layers(worker, layers)

@@ -60,4 +60,10 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
             yield from _flat(f"{prefix}.{name}", value)
         else:
-            yield f"{prefix}.{name}", f"{value:.4g}" if isinstance(value, float) else str(value)
+            yield f"{prefix}.{name}", _shown(value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
+    return str(value)

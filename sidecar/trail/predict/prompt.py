@@ -5,7 +5,7 @@ imports transformers, which takes seconds; whoever can do without it imports thi
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +114,13 @@ class PromptPredictor:
         Raises OSError, ValueError, or whatever transformers and torch raise for files that are no encoder
         or do not fit each other or the bins.
         """
-        config = BertConfig.from_dict(json.loads((directory / CONFIG_FILE).read_text()))
-        encoder = BertForSequenceClassification(config)
+        values = json.loads((directory / CONFIG_FILE).read_text())
         state = load_file(str(directory / WEIGHTS_FILE))
         for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{name} holds NaN or infinity")
+        config = _checked_config(values, state, bins)
+        encoder = BertForSequenceClassification(config)
         encoder.load_state_dict(state, strict=True)
         predictor = cls(encoder, bins)
         # A configuration can pass every check above and still describe an encoder that cannot run.
@@ -134,3 +135,24 @@ class PromptPredictor:
             tokens = np.concatenate([tokens[:head], tokens[len(tokens) - (self._max_tokens - head) :]])
         known = (tokens >= 0) & (tokens < self.vocab_size)
         return np.concatenate([[CLS], np.where(known, tokens + FIRST_TOKEN, UNKNOWN)]).astype(np.int64)
+
+
+def _checked_config(values: Any, state: Mapping[str, torch.Tensor], bins: Bins) -> Any:
+    """The configuration, once its sizes are those of the weights; a wrong one could ask for any memory."""
+    if not isinstance(values, dict) or values.get("num_labels", bins.k) != bins.k:
+        raise ValueError(f"{CONFIG_FILE} is no configuration of a classifier of {bins.k} classes")
+    config = BertConfig.from_dict(values)
+    layers = {name.split(".")[3] for name in state if name.startswith("bert.encoder.layer.")}
+    words = state["bert.embeddings.word_embeddings.weight"]
+    sizes = {
+        "vocab_size": words.shape[0],
+        "hidden_size": words.shape[1],
+        "num_hidden_layers": len(layers),
+        "intermediate_size": state["bert.encoder.layer.0.intermediate.dense.weight"].shape[0],
+        "max_position_embeddings": state["bert.embeddings.position_embeddings.weight"].shape[0],
+        "type_vocab_size": state["bert.embeddings.token_type_embeddings.weight"].shape[0],
+    }
+    for name, size in sizes.items():
+        if getattr(config, name) != size:
+            raise ValueError(f"{CONFIG_FILE} says {name} {getattr(config, name)}, the weights have {size}")
+    return config

@@ -25,8 +25,11 @@ def replacing_directory(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        made.chmod(0o755)  # mkdtemp's 0700 would hide the artefact from a sidecar of another user
         yield made
+        # mkdtemp's 0700 and safetensors' 0600 would hide the artefact from a sidecar of another user.
+        made.chmod(0o755)
+        for inner in made.rglob("*"):
+            inner.chmod(0o755 if inner.is_dir() else 0o644)
         _sync(made)
         if target.exists():
             _exchange(made, target)

@@ -85,11 +85,16 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
     """Describes the sidecar and sets its policy."""
 
     def __init__(
-        self, lanes: Mapping[int, EngineLane], policy: PolicyBox, predictor: PredictorInfo | None
+        self,
+        lanes: Mapping[int, EngineLane],
+        policy: PolicyBox,
+        predictor: PredictorInfo | None,
+        prompt_state: Callable[[], str],
     ) -> None:
         self._lanes = lanes
         self._policy = policy
         self._predictor = predictor
+        self._prompt_state = prompt_state
 
     def Describe(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
         """What runs here and how its engines do."""
@@ -98,6 +103,7 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
             layout_version=LAYOUT_VERSION,
             policy=_policy_message(*self._policy.current),
             engines=[_status(lane) for lane in self._lanes.values()],
+            prompt_predictor=self._prompt_state(),
         )
         if self._predictor is not None:
             description.predictor = self._predictor.path
@@ -240,6 +246,7 @@ def _status(lane: EngineLane) -> Any:
         frames_read=frames.read,
         frames_lost=frames.lost,
         frames_rejected=frames.torn + sum(frames.rejected.copy().values()),
+        problem=lane.problem or "",
     )
     hello = lane.hello
     if hello is not None:

@@ -176,7 +176,9 @@ class Sidecar:
             info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
         services = unix_services(
             LifecycleService(self.config.engines, self.inbox),
-            ControlService(self.lanes, self.policy, info),
+            ControlService(
+                self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
+            ),
             self._ranking(),
             self.health,
         )

@@ -21,7 +21,9 @@ class ControlError(Exception):
 class EngineState:
     """What the sidecar knows of the engines, summed over them. Totals count from the engine's start."""
 
-    engines: int
+    ready: bool
+    """Every engine has said hello, and prompts can be predicted where the predictor has that part."""
+    problem: str
     open_requests: int
     running: int
     waiting: int
@@ -50,10 +52,13 @@ class Control:
 
     def state(self) -> EngineState:
         """The engines' state as last reported."""
-        engines = self._call(self._stub.Describe, trail_pb2.DescribeRequest()).engines
+        description = self._call(self._stub.Describe, trail_pb2.DescribeRequest())
+        engines = description.engines
         loads = [e.load for e in engines]
         return EngineState(
-            engines=len(engines),
+            ready=description.prompt_predictor in ("ready", "off")
+            and all(e.HasField("hello") for e in engines),
+            problem="; ".join(e.problem for e in engines if e.problem),
             open_requests=sum(e.open_requests for e in engines),
             running=sum(x.running for x in loads),
             waiting=sum(x.waiting for x in loads),

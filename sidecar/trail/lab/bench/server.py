@@ -179,11 +179,14 @@ class Server:
 
     async def _until_engine_reports(self) -> None:
         deadline_s = time.monotonic() + _ENGINE_REPORT_TIMEOUT_S
-        last = "no engine has said hello"
+        last = "no engine has said hello, or the prompt predictor is still loading"
         while time.monotonic() < deadline_s:
             self._raise_if_ended()
             try:
-                if (await asyncio.to_thread(self.control.state)).engines:
+                state = await asyncio.to_thread(self.control.state)
+                if state.problem:
+                    raise ServerError(f"TRAIL makes no predictions on server {self.name}: {state.problem}")
+                if state.ready:
                     return
             except ControlError as e:
                 last = str(e)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 STATISTICS = ("mean", "p50", "p95", "p99")
+
+_LATE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -28,49 +31,13 @@ def summary(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float] |
     return {"mean": float(a.mean()), "p50": float(p50), "p95": float(p95), "p99": float(p99)}
 
 
-def student_cdf(t: float, df: int) -> float:
-    """P(T <= t) of Student's t with integer degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    theta = math.atan2(t, math.sqrt(df))
-    cos, sin = math.cos(theta), math.sin(theta)
-    if df == 1:
-        inside = 2 * theta / math.pi
-    elif df % 2:
-        term, total = cos, cos
-        for k in range(3, df - 1, 2):
-            term *= cos * cos * (k - 1) / k
-            total += term
-        inside = (theta + sin * total) * 2 / math.pi
-    else:
-        term, total = 1.0, 1.0
-        for k in range(2, df - 1, 2):
-            term *= cos * cos * (k - 1) / k
-            total += term
-        inside = sin * total
-    return 0.5 + inside / 2
-
-
-def student_quantile(p: float, df: int) -> float:
-    """The t with P(T <= t) = p, for 0.5 <= p < 1 and integer `df` >= 1, by bisection."""
-    if not 0.5 <= p < 1 or df < 1:
-        raise ValueError(f"need 0.5 <= p < 1 and df >= 1, got p={p}, df={df}")
-    low, high = 0.0, 1.0
-    while student_cdf(high, df) < p:
-        high *= 2
-    for _ in range(200):
-        mid = (low + high) / 2
-        if mid in (low, high):
-            break
-        low, high = (mid, high) if student_cdf(mid, df) < p else (low, mid)
-    return high
-
-
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Mean over repeats with Student's interval; one repeat has no interval."""
     a = np.asarray(values, dtype=np.float64)
     mean = float(a.mean())
     if a.size < 2:
         return Interval(mean, None, None)
-    half = student_quantile((1 + confidence) / 2, a.size - 1) * float(a.std(ddof=1)) / math.sqrt(a.size)
+    half = float(student.ppf((1 + confidence) / 2, a.size - 1)) * float(a.std(ddof=1)) / math.sqrt(a.size)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -109,22 +76,23 @@ def saturated_capacity(
 ) -> Capacity:
     """Capacity from a run in which all requests arrive at time 0.
 
-    Tokens are counted from the moment the first tenth of requests has begun until the last one begins: in
-    that time every slot is taken and somebody waits. Dividing by the mean output length of *all* requests
-    avoids the bias of counting completions, where short requests finish first.
+    Tokens are counted from the first token of all until the last request begins: in that time every slot is
+    taken and somebody waits. Dividing by the mean output length of *all* requests avoids the bias of counting
+    completions, where short requests finish first. On a machine so busy that the first token is seen late,
+    tokens of that silence arrive in bulk; then the silence is counted in.
 
     Shapes: `token_times_s`, `token_counts` [chunks]; `first_token_s`, `output_tokens` [requests].
     Raises ValueError where the run never saturated.
     """
     if first_token_s.size == 0 or output_tokens.sum() <= 0:
         raise ValueError("no request completed, so there is no capacity to measure")
-    begin = float(np.quantile(first_token_s, 0.1))
-    end = float(first_token_s.max())
-    inside = (token_times_s > begin) & (token_times_s <= end)
-    tokens = float(token_counts[inside].sum())
-    if end - begin <= 0 or tokens <= 0:
+    begin, end = float(first_token_s.min()), float(first_token_s.max())
+    if end <= begin:
         raise ValueError("the engine began every request at once, so it never saturated; use more requests")
-    tokens_per_s = tokens / (end - begin)
+    if begin > _LATE_SHARE * end:
+        begin = 0.0
+    inside = (token_times_s > begin) & (token_times_s <= end)
+    tokens_per_s = float(token_counts[inside].sum()) / (end - begin)
     mean_tokens = float(output_tokens.mean())
     return Capacity(
         tokens_per_s / mean_tokens, tokens_per_s, mean_tokens, end - begin, int(output_tokens.size)

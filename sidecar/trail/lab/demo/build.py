@@ -16,18 +16,24 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from trail.lab.demo import sample, train_model, train_predictor
+from trail.lab import fitting, sampling
+from trail.lab.demo import train_model
 from trail.lab.demo.corpus import demo_prompts
-from trail.lab.demo.progress import Stages, shown
+from trail.lab.stages import Stages, shown
 
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """Everything a build depends on. `measured_prompts` get `repeats` answers each for the statistics."""
+    """Everything a build depends on.
+
+    The predictor is trained on `predictor_prompts` prompts; `measured_prompts` others get `repeats`
+    answers each for the statistics.
+    """
 
     shape: train_model.ModelShape = field(default_factory=train_model.ModelShape)
     train: train_model.TrainSpec = field(default_factory=train_model.TrainSpec)
-    predictor: train_predictor.PredictorSpec = field(default_factory=train_predictor.PredictorSpec)
+    predictor: fitting.PredictorSpec = field(default_factory=fitting.PredictorSpec)
+    predictor_prompts: int = 4500
     measured_prompts: int = 500
     repeats: int = 4
     threads: int = 1
@@ -53,7 +59,7 @@ def build(out: Path, spec: BuildSpec, stages: Stages) -> dict[str, object]:
     # Another seed than the predictor's: statistics are of prompts it was not trained on.
     prompts = [prompt.token_ids for prompt in demo_prompts(spec.measured_prompts, spec.seed + 1)]
     with stages.stage("length statistics", len(prompts) * spec.repeats) as advance:
-        statistics = sample.measure(
+        statistics = sampling.measure(
             model,
             prompts,
             repeats=spec.repeats,
@@ -61,7 +67,16 @@ def build(out: Path, spec: BuildSpec, stages: Stages) -> dict[str, object]:
             max_tokens=spec.predictor.max_tokens,
             progress=advance,
         )
-    manifest = train_predictor.build_predictor(model, model_dir, out / "predictor", spec.predictor, stages)
+    asked = [prompt.token_ids for prompt in demo_prompts(spec.predictor_prompts, spec.predictor.seed)]
+    manifest = fitting.build_predictor(
+        model,
+        model_dir,
+        out / "predictor",
+        prompts=asked,
+        spec=spec.predictor,
+        stages=stages,
+        model_id="trail-demo",
+    )
     result: dict[str, object] = {
         "lengths": asdict(statistics),
         "predictor": {"layer": manifest.layer, **manifest.metrics["held_out"]},
@@ -78,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="directory to make; must be new or empty")
     parser.add_argument("--steps", type=int, default=default.train.steps, help="training steps of the model")
     parser.add_argument(
-        "--prompts", type=int, default=default.predictor.prompts, help="prompts the predictor is trained on"
+        "--prompts", type=int, default=default.predictor_prompts, help="prompts the predictor is trained on"
     )
     parser.add_argument(
         "--measured-prompts", type=int, default=default.measured_prompts, help="prompts for the statistics"
@@ -96,13 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train=replace(default.train, steps=given.steps, seed=given.seed),
         predictor=replace(
             default.predictor,
-            prompts=given.prompts,
             max_tokens=given.max_tokens,
             probe=replace(default.predictor.probe, epochs=given.epochs, seed=given.seed),
             trial=replace(default.predictor.trial, seed=given.seed),
             prompt=replace(default.predictor.prompt, seed=given.seed),
             seed=given.seed,
         ),
+        predictor_prompts=given.prompts,
         measured_prompts=given.measured_prompts,
         threads=given.threads,
         seed=given.seed,

@@ -122,7 +122,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("version", "layout_version", "predictor", "model", "hidden_size", "layers", "bins", "policy", "engines")
+    __slots__ = ("version", "layout_version", "predictor", "model", "hidden_size", "layers", "bins", "policy", "engines", "prompt_predictor")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PREDICTOR_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,7 @@ class Description(_message.Message):
     BINS_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     ENGINES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_PREDICTOR_FIELD_NUMBER: _ClassVar[int]
     version: str
     layout_version: int
     predictor: str
@@ -141,23 +142,26 @@ class Description(_message.Message):
     bins: int
     policy: Policy
     engines: _containers.RepeatedCompositeFieldContainer[EngineStatus]
-    def __init__(self, version: _Optional[str] = ..., layout_version: _Optional[int] = ..., predictor: _Optional[str] = ..., model: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., bins: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineStatus, _Mapping]]] = ...) -> None: ...
+    prompt_predictor: str
+    def __init__(self, version: _Optional[str] = ..., layout_version: _Optional[int] = ..., predictor: _Optional[str] = ..., model: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., bins: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineStatus, _Mapping]]] = ..., prompt_predictor: _Optional[str] = ...) -> None: ...
 
 class EngineStatus(_message.Message):
-    __slots__ = ("hello", "load", "open_requests", "frames_read", "frames_lost", "frames_rejected")
+    __slots__ = ("hello", "load", "open_requests", "frames_read", "frames_lost", "frames_rejected", "problem")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     FRAMES_READ_FIELD_NUMBER: _ClassVar[int]
     FRAMES_LOST_FIELD_NUMBER: _ClassVar[int]
     FRAMES_REJECTED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     load: Load
     open_requests: int
     frames_read: int
     frames_lost: int
     frames_rejected: int
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., open_requests: _Optional[int] = ..., frames_read: _Optional[int] = ..., frames_lost: _Optional[int] = ..., frames_rejected: _Optional[int] = ...) -> None: ...
+    problem: str
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., open_requests: _Optional[int] = ..., frames_read: _Optional[int] = ..., frames_lost: _Optional[int] = ..., frames_rejected: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Samples answers from the demo model, reads their hidden states, and measures their lengths."""
+"""Samples answers from a small Hugging Face model, reads their hidden states, and measures their lengths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trail.lab.demo.tokenizer import EOS_ID, PAD_ID
 from trail.predict.evaluation import Sequences
 
 _BATCH = 256
@@ -54,7 +53,9 @@ def sample_answers(
     max_tokens: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Sample]:
-    """One answer a prompt, at temperature 1 from the whole vocabulary, cut at `max_tokens`.
+    """One answer a prompt, at temperature 1 from the whole vocabulary.
+
+    Cut at `max_tokens`, and where the model's context ends, as a server cuts it.
 
     The same seed, prompts and model give the same answers. `progress` hears how many were finished.
     """
@@ -68,8 +69,11 @@ def sample_answers(
         for start in range(0, len(members), _BATCH):
             chunk = members[start : start + _BATCH]
             ids = torch.tensor([prompts[i] for i in chunk])
-            for index, output in zip(chunk, _generate(model, ids, generator, max_tokens), strict=True):
-                result[index] = Sample(tuple(prompts[index]), tuple(output), output[-1] == EOS_ID)
+            limit = min(max_tokens, int(model.config.max_position_embeddings) - length)
+            for index, output in zip(chunk, _generate(model, ids, generator, limit), strict=True):
+                result[index] = Sample(
+                    tuple(prompts[index]), tuple(output), output[-1] == model.config.eos_token_id
+                )
             if progress is not None:
                 progress(len(chunk))
     return [result[index] for index in range(len(prompts))]
@@ -132,7 +136,7 @@ def hidden_states(
     for first in range(0, len(order), _PASS):
         chunk = order[first : first + _PASS]
         texts = [samples[i].prompt + samples[i].output[:-1] for i in chunk]
-        ids = torch.full((len(chunk), max(map(len, texts))), PAD_ID)
+        ids = torch.zeros((len(chunk), max(map(len, texts))), dtype=torch.long)
         for row, text in enumerate(texts):  # padding on the right, which causal attention never sees
             ids[row, : len(text)] = torch.tensor(text)
         with torch.inference_mode():
@@ -168,7 +172,7 @@ def _generate(model: Any, ids: torch.Tensor, generator: torch.Generator, max_tok
             for row, token in enumerate(feed[:, 0].tolist()):
                 if open_rows[row]:
                     outputs[rows[row]].append(token)
-            open_rows &= feed[:, 0] != EOS_ID
+            open_rows &= feed[:, 0] != model.config.eos_token_id
             left = int(open_rows.sum())
             if left == 0:
                 break

@@ -1,4 +1,4 @@
-"""Trains the demo model's predictor on its own answers: choice of layer, probe, prompt predictor."""
+"""Trains a small model's predictor on its own answers: choice of layer, probe, prompt predictor."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trail.lab.demo.corpus import demo_prompts
-from trail.lab.demo.progress import Stages
-from trail.lab.demo.sample import Sample, hidden_states, sample_answers
-from trail.lab.demo.tokenizer import token_ids
+from trail.lab.sampling import Sample, hidden_states, sample_answers
+from trail.lab.stages import Stages
 from trail.predict import artefact
 from trail.predict.bins import equal_bins
 from trail.predict.evaluation import Sequences, evaluate_sequences
@@ -35,9 +33,13 @@ BINS = equal_bins(10, 512.0)
 
 @dataclass(frozen=True)
 class PredictorSpec:
-    """What the predictor is trained on and how. `layers` are tried, the best is kept."""
+    """How a predictor is trained. `layers` are tried, the best is kept.
 
-    prompts: int = 4500
+    An answer cut at `max_tokens` or by the context is trained on with the length it was cut to, where
+    `keep_cut` says that servers cut it there as well; otherwise it is left out, its length is not known.
+    """
+
+    keep_cut: bool = False
     layers: tuple[int, ...] = (2, 3)
     max_tokens: int = 640
     held_out_share: float = 0.1
@@ -47,16 +49,25 @@ class PredictorSpec:
     seed: int = 1
 
 
-def build_predictor(model: Any, model_dir: Path, out: Path, spec: PredictorSpec, stages: Stages) -> Manifest:
-    """Samples the model, trains, evaluates on prompts kept out of training, and writes the artefact."""
-    samples = _draw(model, spec, stages)
+def build_predictor(
+    model: Any,
+    model_dir: Path,
+    out: Path,
+    *,
+    prompts: Sequence[tuple[int, ...]],
+    spec: PredictorSpec,
+    stages: Stages,
+    model_id: str,
+) -> Manifest:
+    """Samples an answer to each of `prompts`, trains, evaluates on held-out prompts, writes the artefact."""
+    samples = _draw(model, prompts, spec, stages)
     prompts = [sample.prompt for sample in samples]
     lengths = np.array([len(sample.output) for sample in samples])
     with stages.stage("hidden states", len(samples)) as advance:
         recorded = hidden_states(model, samples, spec.layers, progress=advance)
     held_out = held_out_prompts(prompts, spec.held_out_share, spec.seed)
     if not held_out.any() or held_out.all():
-        raise ValueError(f"{spec.prompts} prompts are too few to train and judge on; draw more")
+        raise ValueError(f"{len(prompts)} prompts are too few to train and judge on; draw more")
 
     with stages.stage("prompt predictor", spec.prompt.epochs) as advance:
         prompt = train_prompt_predictor(
@@ -64,7 +75,7 @@ def build_predictor(model: Any, model_dir: Path, out: Path, spec: PredictorSpec,
             lengths,
             held_out,
             bins=BINS,
-            vocab_size=len(token_ids()),
+            vocab_size=int(model.config.vocab_size),
             recipe=spec.prompt,
             progress=lambda _done, _total, _loss: advance(1),
         )
@@ -81,7 +92,7 @@ def build_predictor(model: Any, model_dir: Path, out: Path, spec: PredictorSpec,
 
     manifest = Manifest.for_model(
         describe_model(model_dir),
-        model_id="trail-demo",
+        model_id=model_id,
         model_revision=hashlib.sha256((model_dir / "model.safetensors").read_bytes()).hexdigest()[:12],
         layer=layer,
         bins=BINS,
@@ -98,12 +109,12 @@ def build_predictor(model: Any, model_dir: Path, out: Path, spec: PredictorSpec,
     return artefact.save(out, manifest, probe.probe, prompt.predictor)
 
 
-def _draw(model: Any, spec: PredictorSpec, stages: Stages) -> list[Sample]:
-    """One answer a prompt; answers cut at the limit are left out, since their length is not known."""
-    prompts = [prompt.token_ids for prompt in demo_prompts(spec.prompts, spec.seed)]
+def _draw(
+    model: Any, prompts: Sequence[tuple[int, ...]], spec: PredictorSpec, stages: Stages
+) -> list[Sample]:
     with stages.stage("answers to train on", len(prompts)) as advance:
         samples = sample_answers(model, prompts, seed=spec.seed, max_tokens=spec.max_tokens, progress=advance)
-    return [sample for sample in samples if sample.ended]
+    return [sample for sample in samples if sample.ended or spec.keep_cut]
 
 
 def _fit(
