@@ -11,6 +11,8 @@ export OMP_NUM_THREADS ?= 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
+DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo test check test-fast bench-peak bench-overhead protos lock clean
 
@@ -29,7 +31,7 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 	@touch $@
 
 demo: env ## Serve the demo model with and without TRAIL and compare (10 minutes)
-	$(BIN)/trail bench demo --preset demo --out $(BUILD)/demo
+	$(BIN)/trail bench demo --arms $(DEMO_ARMS) --max-tokens 640 --repeats 2 --requests 300 --out $(BUILD)/demo
 
 test: check ## Everything: style, types, layers, unit tests, real vLLM
 	$(PY) -m pytest tests

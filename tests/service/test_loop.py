@@ -51,7 +51,7 @@ def make_loop(bench: Bench, prompts: PromptWorker | None = None) -> tuple[Sideca
 
 
 def make_worker(bench: Bench, load: Callable[[], SureEncoder | None]) -> PromptWorker:
-    return PromptWorker(load, BINS.midpoints, bench.telemetry, on_loaded=lambda: None, on_result=lambda: None)
+    return PromptWorker(load, BINS.midpoints, bench.telemetry, on_loaded=lambda: None)
 
 
 def test_failed_prediction_is_counted_named_once_and_silent(

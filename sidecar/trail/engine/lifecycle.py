@@ -16,6 +16,9 @@ from trail.engine.events import EngineFacts, Finished, Load, Started, message
 from trail.engine.log import logger
 
 LOAD_INTERVAL_S = 0.1
+MESSAGE_INTERVAL_S = 0.05
+"""Pause after a message. gRPC hands each one through several threads, and each of these handovers takes the
+interpreter from the scheduler's thread; a request may wait this long for its first prediction instead."""
 BACKOFF_S = (0.2, 1.0)
 """First and longest pause before the sidecar is looked for again."""
 QUEUE_LIMIT = 16_384
@@ -158,6 +161,8 @@ class LifecycleStream:
             if events or load is not None:
                 self._sent_load = load or self._sent_load
                 yield message(events, load)
+                if not ended:
+                    self._stop.wait(MESSAGE_INTERVAL_S)
             if ended:
                 return
 

@@ -92,7 +92,9 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT if out else None,
-                start_new_session=True,
+                # A group but no session of its own: Linux shares the CPU out by session first (autogroup),
+                # and vLLM's processes, which yield while they wait, then starve those of other sessions.
+                process_group=0,
             )
         finally:
             if out is not None:

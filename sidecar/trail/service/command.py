@@ -10,6 +10,9 @@ from trail.service.config import add_arguments, from_arguments
 from trail.service.logs import get_logger, set_up_logging
 
 EXIT_USAGE = 2
+NICE = 10
+"""On a machine without a core to spare vLLM goes first: a late prediction costs a little order, a late step
+costs everybody."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the sidecar until SIGTERM or SIGINT, which end the process with 0; 2 when it cannot start."""
     set_up_logging()
+    os.nice(NICE)
     try:
         config = from_arguments(args)
     except ValueError as error:

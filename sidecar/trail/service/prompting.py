@@ -59,8 +59,7 @@ class PromptState(enum.Enum):
 class PromptWorker:
     """Loads the prompt predictor, then predicts what is submitted, oldest first, in batches.
 
-    `load` returns None where the artefact has no prompt predictor. Prompts wait while it loads. `on_result`
-    is called whenever results are there to be drained.
+    `load` returns None where the artefact has no prompt predictor. Prompts wait while it loads.
     """
 
     def __init__(
@@ -70,14 +69,12 @@ class PromptWorker:
         telemetry: Telemetry,
         *,
         on_loaded: Callable[[], None],
-        on_result: Callable[[], None],
     ) -> None:
         self.state = PromptState.LOADING
         self._load = load
         self._midpoints = midpoints
         self._telemetry = telemetry
         self._on_loaded = on_loaded
-        self._on_result = on_result
         self._jobs: queue.Queue[PromptJob] = queue.Queue(maxsize=WAITING_PROMPTS)
         self._results: deque[PromptResult] = deque()
         self._stop = threading.Event()
@@ -159,7 +156,6 @@ class PromptWorker:
         self._results.extend(
             PromptResult(job.engine, job.key, float(length)) for job, length in zip(jobs, tokens, strict=True)
         )
-        self._on_result()
 
     def _failed(self, part: str, message: str) -> None:
         self._telemetry.metrics.failures.labels(part=part.replace(" ", "_")).inc()

@@ -241,7 +241,6 @@ class Sidecar:
             manifest.bins.midpoints,
             self.telemetry,
             on_loaded=_freeze,
-            on_result=self.inbox.wake.set,
         )
 
     def _start_loop(self) -> None:
@@ -250,7 +249,6 @@ class Sidecar:
 
         def stop() -> None:
             self._stop.set()
-            self.inbox.wake.set()
             thread.join(1.0)
 
         self._loop = loop
