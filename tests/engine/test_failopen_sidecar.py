@@ -63,6 +63,10 @@ class SidecarProcess:
         """Whether it has heard of `count` requests or more, within a time."""
         return wait_until(lambda: len({event["id"] for event in self.events("started")}) >= count)
 
+    def met(self) -> bool:
+        """Whether the engine's stream has begun, within a time: what ends before is never reported."""
+        return wait_until(lambda: self.log.exists() and len(self.events("hello")) > 0)
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -217,6 +221,7 @@ def test_after_kill_9_under_load_requests_go_on_and_a_restarted_sidecar_is_used(
     first = SidecarProcess(shared, log).begin()
     second = SidecarProcess(shared, tmp_path / "second")
     since = len(engine.lines)
+    assert first.met()
     engine.send(long_round)
     assert first.knows(len(long_round))
     assert engine.has_logged(IN_USE, since)
@@ -251,6 +256,7 @@ def test_a_hanging_sidecar_is_passed_over_and_used_again_when_it_goes_on(
     sidecar = SidecarProcess(shared, log).begin()
     try:
         since = len(engine.lines)
+        assert sidecar.met()
         engine.send(long_round)
         assert sidecar.knows(len(long_round))
         assert engine.has_logged(IN_USE, since)

@@ -62,7 +62,7 @@ def answer(port: int) -> list[int]:
 class Process(NamedTuple):
     pid: int
     parent: int
-    session: int
+    group: int
 
 
 def processes() -> list[Process]:
@@ -75,7 +75,7 @@ def processes() -> list[Process]:
             except OSError:
                 continue
             if fields[0] != "Z":
-                out.append(Process(int(entry.name), int(fields[1]), int(fields[3])))
+                out.append(Process(int(entry.name), int(fields[1]), int(fields[2])))
     return out
 
 
@@ -123,8 +123,8 @@ def test_serve_answers_survives_its_sidecar_and_leaves_nothing(served: Served) -
     assert log.read_text().count("connected: vLLM") == 1, "the engine must have met the sidecar"
     directory = Path(re.findall(r"directory (\S*/trail-\w+)", log.read_text())[0])
     assert directory.is_dir()
-    sessions = {p.session for p in processes() if p.parent == process.pid}
-    assert len(sessions) == 2
+    groups = {p.group for p in processes() if p.parent == process.pid}
+    assert len(groups) == 2
 
     os.kill(sidecar_of(process.pid), signal.SIGKILL)
     assert answer(port) == before, "no sidecar: first come, first served, and the same text"
@@ -134,10 +134,10 @@ def test_serve_answers_survives_its_sidecar_and_leaves_nothing(served: Served) -
         time.sleep(0.5)
     assert answer(port) == before
 
-    sessions |= {p.session for p in processes() if p.parent == process.pid}
+    groups |= {p.group for p in processes() if p.parent == process.pid}
     process.send_signal(signal.SIGINT)
     assert process.wait(90) == 0
-    assert [p for p in processes() if p.session in sessions] == []
+    assert [p for p in processes() if p.group in groups] == []
     assert not directory.exists()
 
 

@@ -179,12 +179,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="directory (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (%(default)s)")
+    parser.add_argument("--models", default="dummy,demo", help="dummy, demo, or both (%(default)s)")
     args = parser.parse_args(argv)
+    wanted = args.models.split(",")
+    if not set(wanted) <= {"dummy", "demo"}:
+        parser.error(f"--models {args.models}: choose from dummy and demo")
     if args.repeats < 2:
         parser.error("--repeats must be at least 2, an interval needs them")
     work = args.out / "overhead"
     work.mkdir(parents=True, exist_ok=True)
-    models = subjects(work)
+    models = [subject for subject in subjects(work) if subject.name in wanted]
     results: dict[str, Any] = {}
     console = Console(stderr=True)
     with Progress(console=console) as progress:
@@ -200,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     progress.advance(task)
                 repeats.append(found)
             results[subject.name] = {"work": subject.settings(), **summarise(repeats)}
-    document = {**results["dummy"], "model": "dummy", "models": results}
+    first = models[0].name
+    document = {**results[first], "model": first, "models": results}
     write_json(args.out / "overhead.json", document)
     for name, result in results.items():
         ratio, cpu = result["throughput_ratio"], result["cpu_per_token_ratio"]
