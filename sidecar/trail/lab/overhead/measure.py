@@ -167,7 +167,7 @@ def subjects(work: Path) -> list[Subject]:
     model = dummy.write_model(work / "dummy-model")
     predictor = dummy.write_predictor(work / "dummy-predictor", model)
     return [
-        Subject("dummy", model, predictor, "dummy", dummy.VOCABULARY, requests=96),
+        Subject("dummy", model, predictor, "dummy", dummy.VOCABULARY, requests=48, output_tokens=64),
         Subject("demo", demo_model_dir(), demo_predictor_dir(), "auto", len(token_ids()), requests=480),
     ]
 
