@@ -30,7 +30,7 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 	$(PY) -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: env ## Serve the demo model with and without TRAIL and compare (10 minutes)
+demo: env ## Serve the demo model with and without TRAIL and compare
 	$(BIN)/trail bench demo --arms $(DEMO_ARMS) --max-tokens 640 --repeats 2 --requests 300 --out $(BUILD)/demo
 
 test: check ## Everything: style, types, layers, unit tests, real vLLM

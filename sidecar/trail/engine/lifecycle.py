@@ -17,8 +17,8 @@ from trail.engine.log import logger
 
 LOAD_INTERVAL_S = 0.1
 MESSAGE_INTERVAL_S = 0.05
-"""Pause after a message. gRPC hands each one through several threads, and each of these handovers takes the
-interpreter from the scheduler's thread; a request may wait this long for its first prediction instead."""
+"""Pause after a message, so that events share one: gRPC hands each message through several threads, which
+compete with the scheduler's for the interpreter. A request may wait this long for its first prediction."""
 BACKOFF_S = (0.2, 1.0)
 """First and longest pause before the sidecar is looked for again."""
 QUEUE_LIMIT = 16_384

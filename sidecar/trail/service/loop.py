@@ -17,12 +17,12 @@ from trail.service.prompting import PromptJob, PromptWorker
 BUSY_S = 0.5e-3
 IDLE_S = 5e-3
 REST = 9.0
-"""Pause after a busy round, in lengths of that round: the loop takes at most a tenth of a core.
+"""Pause after a busy round, in lengths of the CPU time that round took, so that vLLM keeps its cores.
 
-On a machine with cores to spare nothing waits longer for it: steps that short exist only where small models
-run on few cores, and there a core taken from vLLM costs more than a rank that is a step older.
+A rank gets older by the pause; where cores are scarce, one taken from vLLM costs more than that.
 """
 REST_LIMIT_S = 20e-3
+"""Longest such pause: the heartbeat must come well within the engine's limit."""
 _GROWTH = 1.3
 _EVENTS_A_STEP = 256
 INBOX_SIZE = 10_000
