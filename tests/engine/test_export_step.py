@@ -223,3 +223,24 @@ def test_timings_are_written_as_json(tmp_path: Path) -> None:
 def test_timings_pass_over_a_directory_that_is_gone(tmp_path: Path) -> None:
     StatsFile(tmp_path / "gone" / "export-0.json", {"export_us": Timing()}, {}).write()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_newest_tokens_are_exported_no_more_often_than_the_reader_looks_and_prompts_always(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, (1,), torch.float32)
+    bench.step([("a", 0, 3)], new={"a": 3})
+    bench.reader.say_interval(99_000_000)
+    for computed in (3, 4, 5):
+        bench.step([("a", computed, 1)])
+    bench.step([("a", 6, 1), ("b", 0, 2)], new={"b": 2})
+    rows = [(Kind(r["kind"]), int(r["position"])) for f in bench.reader.read() for r in f.rows]
+    # The first token comes before the interval was seen at most; the prompt of b comes whatever the interval.
+    assert rows[0] == (Kind.PROMPT, 3)
+    assert rows[-1] == (Kind.PROMPT, 2)
+    assert len(rows) <= 3
+    bench.reader.say_interval(0)
+    hidden = bench.step([("a", 7, 1), ("b", 2, 1)])
+    (frame,) = bench.reader.read()
+    assert frame.rows["position"].tolist() == [8, 3]
+    assert np.array_equal(frame.vectors, hidden[0][:2].numpy())

@@ -126,3 +126,25 @@ def test_a_request_announced_again_keeps_what_was_summed() -> None:
     assert exported(tracker, [("a", 0, 4)]) == []
     tracker.admit("a", 6)
     assert exported(tracker, [("a", 4, 2)]) == [(request_key("a"), Kind.PROMPT, 6, 6)]
+
+
+@given(schedules())
+def test_without_tokens_a_step_exports_its_prompts_alone_and_counts_the_open_ones(
+    schedule: tuple[dict[str, int], list[list[tuple[str, int, int]]]],
+) -> None:
+    prompts, steps = schedule
+    every_step, prompts_only = Tracker(), Tracker()
+    for name, tokens in prompts.items():
+        every_step.admit(name, tokens)
+        prompts_only.admit(name, tokens)
+    done = set()
+    for rows in steps:
+        expected = [row for row in exported(every_step, rows) if row[1] == Kind.PROMPT]
+        plan = prompts_only.plan(batch(rows), tokens=False)
+        found = [] if plan is None else plan.rows
+        assert sorted(int(r["key"]) for r in found) == sorted(row[0] for row in expected)
+        done |= {row[0] for row in expected}
+        assert prompts_only.open_prompts == len(prompts) - len(done)
+    for name in prompts:
+        prompts_only.forget({name})
+    assert prompts_only.open_prompts == 0

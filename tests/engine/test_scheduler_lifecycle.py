@@ -16,7 +16,9 @@ from scheduler_process import wait_until
 
 from trail.engine import lifecycle
 from trail.engine.events import EngineFacts, Finished, Load, Started
+from trail.engine.events import message as message_of
 from trail.engine.lifecycle import LifecycleStream, _batch
+from trail.service.events import from_message
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 FACTS = EngineFacts(3, "0.32.0", "model", 64, (2,), "float32", 32, 100, 8, 512)
@@ -172,17 +174,24 @@ def test_stopping_ends_the_thread(socket: Path) -> None:
     server.stop()
 
 
-def test_a_slot_freed_and_taken_again_goes_into_two_messages() -> None:
-    """A message holds starts before ends: a slot's first owner must not end after its second has started."""
+def test_a_message_holds_what_came_since_the_last_also_when_slots_are_taken_again() -> None:
     queue: SimpleQueue[Any] = SimpleQueue()
-    for event in (started(1, slot=1), finished(0, slot=0), started(2, slot=0), started(3, slot=3)):
+    events = [
+        started(1, slot=1),
+        finished(0, slot=0),
+        started(2, slot=0),
+        finished(2, slot=0),
+        started(3, slot=0),
+    ]
+    for event in events:
         queue.put(event)
-    first, carried, ended = _batch(queue, None)
-    assert [event.key for event in first] == [2, 1]
-    assert not ended
-    second, carried, ended = _batch(queue, carried)
-    assert [event.key for event in second] == [3, 4]
-    assert (carried, ended) == (None, False)
+    taken, ended = _batch(queue)
+    assert (taken, ended) == (events, False)
+    applied = list(from_message(message_of(taken, None)))
+    # Whoever held a slot has ended before the next request takes it.
+    assert [(type(event).__name__, event.key) for event in applied] == [
+        ("Finished", 1), ("Started", 2), ("Started", 3), ("Finished", 3), ("Started", 4),
+    ]  # fmt: skip
 
 
 def test_the_socket_path_of_the_test_is_short_enough(socket: Path) -> None:

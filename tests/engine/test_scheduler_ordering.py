@@ -385,3 +385,46 @@ def test_a_long_prompt_preempts_nobody_when_that_would_not_make_room(boards: Cal
         board.publish(side, spec, by_length)
         side.step()
     assert scheduler.running == [running]
+
+
+def test_between_two_updates_a_full_engine_costs_no_look_at_the_board(
+    boards: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    spec = PolicySpec("trail", 1.0)
+    for number, length in enumerate((20, 30)):
+        scheduler.add_request(make_request(number, 4, length))
+    board.publish(side, spec, by_length)
+    looks: list[int] = []
+    snapshot = BoardWatch.snapshot
+
+    def counted(watch: BoardWatch, slots: Any) -> Any:
+        looks.append(len(slots))
+        return snapshot(watch, slots)
+
+    monkeypatch.setattr(BoardWatch, "snapshot", counted)
+    for _ in range(5):
+        side.step()
+        scheduler.update()
+    assert looks == [2]
+    board.publish(side, spec, by_length)
+    side.step()
+    scheduler.update()
+    assert looks == [2, 2]
+
+
+def test_a_slot_that_falls_free_between_two_updates_goes_to_the_shortest(boards: Callable[[], Path]) -> None:
+    path = boards()
+    scheduler = SchedulerModel(1, 50)
+    side, board = Side(scheduler, path), Board(path)
+    spec = PolicySpec("trail", 0.0)
+    for number, length in enumerate((3, 30, 20)):
+        scheduler.add_request(make_request(number, 4, length))
+    board.publish(side, spec, by_length)
+    while scheduler.running != [scheduler.requests.get("r2")]:
+        side.step()
+        scheduler.update()
+        assert scheduler.steps < 10
+    assert [request.request_id for request in scheduler.waiting] == ["r1"]

@@ -62,10 +62,15 @@ def runs(engine: EngineProcess, sidecar: OracleSidecar) -> dict[str, dict[str, A
 
 @pytest.fixture(scope="module")
 def ample(model: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Memory enough, four slots."""
+    """Memory enough, four slots. No prefix cache, which would spare a preempted request its recomputation."""
     sidecar = OracleSidecar(shared, PolicySpec())
     engine = EngineProcess(
-        model, shared, tmp_path_factory.mktemp("ample"), max_num_seqs=4, num_gpu_blocks_override=100
+        model,
+        shared,
+        tmp_path_factory.mktemp("ample"),
+        max_num_seqs=4,
+        num_gpu_blocks_override=100,
+        enable_prefix_caching=False,
     )
     try:
         yield {**runs(engine, sidecar), "load": sidecar.load, "hello": sidecar.hellos[-1]}

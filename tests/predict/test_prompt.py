@@ -81,3 +81,11 @@ def test_making_one_leaves_torchs_random_numbers_alone(bins: Bins) -> None:
     torch.manual_seed(0)
     PromptPredictor.untrained(VOCAB_SIZE, bins, SIZE, seed=9)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_call_between_layers_changes_no_prediction(prompt_predictor: PromptPredictor) -> None:
+    before = prompt_predictor.predict([[3, 4, 5]])
+    calls: list[int] = []
+    prompt_predictor.call_between_layers(lambda: calls.append(1) or 7)
+    assert np.array_equal(prompt_predictor.predict([[3, 4, 5]]), before)
+    assert len(calls) > 5

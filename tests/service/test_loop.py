@@ -9,9 +9,9 @@ import pytest
 from service_kit import BINS, Bench, TellingProbe, started, until, vector
 
 from trail.service.events import Finished, Hello, Started
-from trail.service.loop import Delivery, Inbox, SidecarLoop
+from trail.service.loop import REST_LIMIT_S, Delivery, Inbox, SidecarLoop
 from trail.service.metrics import Metrics
-from trail.service.prompting import BATCH, PromptJob, PromptState, PromptWorker
+from trail.service.prompting import PromptJob, PromptState, PromptWorker
 from trail.wire.frames import Kind
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
@@ -134,7 +134,7 @@ def test_prompts_are_predicted_in_batches_and_reach_the_board(bench: Bench) -> N
     until(lambda: loop.step() and all(bench.board(*range(16))["key"]))
     worker.stop(10)
     assert bench.board(0, 1, 2, 3)["initial"].tolist() == [24, 40, 56, 8]
-    assert encoder.batches == [BATCH], "what waited while the predictor loaded goes in one batch"
+    assert encoder.batches == [len(begun)], "what waited while the predictor loaded goes in one batch"
 
 
 def test_prompt_that_breaks_the_predictor_is_not_quoted(
@@ -179,3 +179,17 @@ def test_result_for_a_request_that_has_ended_is_let_go(bench: Bench) -> None:
     assert loop.step(), "the result was taken"
     worker.stop(10)
     assert bench.board(0)[0]["key"] == 0
+
+
+def test_the_worker_hears_how_long_the_loop_rests(bench: Bench) -> None:
+    loop, _ = make_loop(bench)
+    stop = threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    try:
+        bench.apply(started(1, 0))
+        bench.export((1, 5, Kind.PROMPT, P0))
+        until(lambda: 0 < bench.writer.reader_interval_ns() <= int(REST_LIMIT_S * 1e9))
+    finally:
+        stop.set()
+        thread.join()

@@ -62,7 +62,9 @@ def test_file_of_another_length_than_its_header_states(valid: Path, change: int)
 
 def test_other_layout_version(valid: Path) -> None:
     overwrite(valid, 8, struct.pack("<I", LAYOUT_VERSION + 1))
-    with pytest.raises(LayoutError, match=r"layout version 2.*reads 1.*same TRAIL release"):
+    with pytest.raises(
+        LayoutError, match=rf"layout version {LAYOUT_VERSION + 1}.*reads {LAYOUT_VERSION}.*same TRAIL release"
+    ):
         attach(valid)
 
 

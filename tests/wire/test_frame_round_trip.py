@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from trail.wire.errors import WireError
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, RingSpec
+from trail.wire.writer import INTERVAL_LIMIT_NS
 
 STORAGE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 ROW = st.tuples(
@@ -137,3 +138,15 @@ def test_closed_ends_do_nothing(ends, make_rows) -> None:
     writer.beat()
     reader.close()
     writer.close()
+
+
+def test_the_writer_learns_how_often_the_reader_looks_within_reason(ends) -> None:
+    reader, writer = ends(RingSpec(hidden_size=4))
+    assert writer.reader_interval_ns() == 0
+    reader.say_interval(5_000_000)
+    assert writer.reader_interval_ns() == 5_000_000
+    reader.say_interval(2**63)  # as a damaged word might say
+    assert writer.reader_interval_ns() == INTERVAL_LIMIT_NS
+    reader.close()
+    writer.close()
+    assert writer.reader_interval_ns() == 0

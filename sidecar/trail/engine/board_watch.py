@@ -32,6 +32,11 @@ class BoardWatch:
         """Rows of the attached board, 0 without one."""
         return self._reader.capacity if self._reader is not None else 0
 
+    @property
+    def update(self) -> int:
+        """Number that differs after every update of the attached board, 0 without one."""
+        return self._reader.update if self._reader is not None else 0
+
     def check(self, now_ns: int) -> bool:
         """Whether ranks may be read at `now_ns` (CLOCK_MONOTONIC): the heartbeat is within the limit."""
         if self._reader is not None and self._reader.fresh(self._limit_ns):

@@ -46,21 +46,29 @@ class Exporter:
         self._counters |= {"rows": 0, "dropped_steps": 0}
         self._stats = stats
         self._step = 0
+        self._tokens_ns = 0
 
     def step(self, scheduler_output: Any, runner: Any) -> None:
-        """Export what `runner` has just computed for `scheduler_output`."""
+        """Export what `runner` has just computed for `scheduler_output`.
+
+        Prompts always; newest tokens no more often than the sidecar reads, which uses the newest of them.
+        """
         began_ns = time.monotonic_ns()
         self._step += 1
         self._follow(scheduler_output)
         if not self._transfer.ready(began_ns):
             return
-        batch = batch_of(runner)
-        if batch is None:
-            return
-        plan = self._tracker.plan(batch)
-        if plan is not None:
-            self._export(plan)
-        self._counters["dropped_steps"] = self._transfer.dropped
+        tokens = began_ns - self._tokens_ns >= self._transfer.interval_ns
+        if tokens or self._tracker.open_prompts:
+            batch = batch_of(runner)
+            if batch is None:
+                return
+            plan = self._tracker.plan(batch, tokens)
+            if tokens:
+                self._tokens_ns = began_ns
+            if plan is not None:
+                self._export(plan)
+            self._counters["dropped_steps"] = self._transfer.dropped
         now_ns = time.monotonic_ns()
         self._timing.add(now_ns - began_ns)
         if self._stats is not None:

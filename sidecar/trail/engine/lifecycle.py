@@ -153,9 +153,8 @@ class LifecycleStream:
         yield self._facts.message()
         self._open = True
         self._resend = True
-        carried: Item = None
         while not self._stop.is_set():
-            events, carried, ended = _batch(queue, carried)
+            events, ended = _batch(queue)
             self._call_idle()
             load = self._load if self._load != self._sent_load else None
             if events or load is not None:
@@ -176,24 +175,19 @@ class LifecycleStream:
             logger.warning(line)
 
 
-def _batch(queue: "SimpleQueue[Item]", carried: Item) -> tuple[list[Started | Finished], Item, bool]:
-    """Events for one message, the first of the next message, and whether the stream is to end.
+def _batch(queue: "SimpleQueue[Item]") -> tuple[list[Started | Finished], bool]:
+    """Events for one message, and whether the stream is to end.
 
-    Waits for the first event up to `LOAD_INTERVAL_S`. A message holds starts before ends, so one whose
-    slot was freed in the same message goes into the next.
+    Waits for the first event up to `LOAD_INTERVAL_S`. In which order starts and ends are to be applied
+    follows from their keys and slots.
     """
-    events: list[Started | Finished] = [] if carried is None else [carried]
-    freed: set[int] = set()
+    events: list[Started | Finished] = []
     try:
         while len(events) < MESSAGE_EVENTS:
             item = queue.get_nowait() if events else queue.get(timeout=LOAD_INTERVAL_S)
             if item is None:
-                return events, None, True
-            if isinstance(item, Finished):
-                freed.add(item.slot)
-            elif item.slot in freed:
-                return events, item, False
+                return events, True
             events.append(item)
     except Empty:
         pass
-    return events, None, False
+    return events, False

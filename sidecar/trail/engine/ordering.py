@@ -2,6 +2,7 @@
 
 import time
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from trail.wire.board import BoardHeader
 
 MAX_MEMORY_VICTIMS = 4
 """Requests preempted in one step, at most, to make room for the head of the queue."""
+NO_UPDATE = -1
+
+_request_id = attrgetter("request_id")
 
 
 class Ranked:
@@ -23,7 +27,9 @@ class Ranked:
 
     def __init__(self, requests: list[Any], table: SlotTable) -> None:
         self.requests = requests
-        self.slots = np.array([table.by_id[request.request_id] for request in requests], np.int64)
+        self.slots = np.fromiter(
+            map(table.by_id.__getitem__, map(_request_id, requests)), np.int64, len(requests)
+        )
         self.keys = table.key[self.slots]
         self.arrival = table.arrival[self.slots]
         self.rank: NDArray[np.float64] = np.zeros(0)
@@ -50,10 +56,18 @@ class Ranked:
             self.effective = rank
 
     def sort(self) -> NDArray[np.intp] | None:
-        """Put everything in serving order; the permutation, or None when it is in order already."""
-        order = decide.serving_order(self.effective, self.arrival)
-        if not (order[1:] < order[:-1]).any():
+        """Put everything in serving order; the permutation, or None when it is in order already.
+
+        Python's sort and not NumPy's, which gives up the interpreter: vLLM's output thread would then do its
+        work before this step's instead of beside it.
+        """
+        places = list(
+            zip(self.effective.tolist(), self.arrival.tolist(), range(len(self.slots)), strict=True)
+        )
+        in_order = sorted(places)
+        if in_order == places:
             return None
+        order = np.array([place for _, _, place in in_order], np.intp)
         self.keep(order)
         return order
 
@@ -71,9 +85,12 @@ class Ordering:
     Requests preempted in a step stay out of the waiting queue while vLLM schedules it: one that leaves and
     comes back within a step would keep its row in the V1 model runner, with the blocks it gave back.
 
-    Work is spared where nothing can have changed: waiting requests do not age, so their order stands until
-    the queue, their rows or the policy change; running requests are sorted only where memory may run out,
-    which is when vLLM takes the last one's.
+    Work is spared where it could change nothing. While every slot is taken and memory is not short, vLLM
+    starts nobody, and between two updates of the board ranks only fall with age, so that nobody who had to
+    wait may take a slot: such a step looks at the update's number and no further. A request that comes
+    meanwhile is seen with the next update, which its own prediction causes. Otherwise waiting requests keep
+    their order until the queue, their rows or the policy change; running ones are sorted only where memory
+    may run out, which is when vLLM takes the last one's.
     """
 
     def __init__(self, queues: Queues, table: SlotTable, watch: BoardWatch) -> None:
@@ -82,6 +99,7 @@ class Ordering:
         self._watch = watch
         self._ordered = False
         self._lost_board = False
+        self._update = NO_UPDATE
         self._running = Ranked([], table)
         self._waiting = Ranked([], table)
         self._slots: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -101,6 +119,7 @@ class Ordering:
         """
         if not self._watch.check(now_ns):
             self.fallback_steps += 1
+            self._update = NO_UPDATE
             if not self._lost_board:
                 self._lost_board = True
                 self.remember_predictions()
@@ -115,6 +134,10 @@ class Ordering:
             if self._waiting.requests:
                 self._look([], [])  # keep no request that has ended
             return
+        update = self._watch.update
+        if update == self._update and not tight and queues.free_slots() <= 0:
+            return
+        self._update = NO_UPDATE
         known = self._look(running, list(waiting))
         snapshot = self._watch.snapshot(self._slots)
         if snapshot is None:
@@ -122,6 +145,7 @@ class Ordering:
         header = snapshot.header
         if not header.order:
             self.first_come_first_served()
+            self._update = update
             return
         self._ordered = True
         n = len(running)
@@ -136,6 +160,8 @@ class Ordering:
                 self._slots = np.concatenate((self._running.slots, self._waiting.slots))
         if self._waiting.requests:
             self._admit(header, throttled)
+        if not throttled:
+            self._update = update
 
     def restore(self) -> None:
         """Undo what holds for one step only. Called after vLLM's `schedule()`, whatever came of it."""

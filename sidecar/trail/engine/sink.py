@@ -15,6 +15,8 @@ from trail.wire.frames import FrameWriter
 class Sink:
     """Holds the ring's writer while the sidecar reads, and looks for the sidecar while it does not.
 
+    `interval_ns` is the time between the sidecar's looks at the ring, as it last stated it.
+
     Used by one thread. One log line per change of state. Never raises on what the sidecar does.
     """
 
@@ -22,6 +24,7 @@ class Sink:
         self, path: Path, *, hidden_size: int, dtype: str, layers: Sequence[int], heartbeat_ns: int
     ) -> None:
         self.path = path
+        self.interval_ns = 0
         self._hidden_size = hidden_size
         self._dtype = dtype
         self._layers = tuple(layers)
@@ -40,6 +43,7 @@ class Sink:
         if self._writer is not None:
             if self._writer.reader_alive(self._heartbeat_ns):
                 self._writer.beat()
+                self.interval_ns = self._writer.reader_interval_ns()
                 return True
             self.close()
             self._say(f"the sidecar is silent for more than {self._heartbeat_ns / 1e6:g} ms; export pauses")

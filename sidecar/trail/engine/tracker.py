@@ -19,6 +19,7 @@ from trail.wire.keys import request_key
 
 UNKNOWN_PROMPT = np.iinfo(np.int64).max
 """Prompt length of a request that was never announced: no row is ever due for it."""
+_NONE = np.zeros(0, np.intp)
 
 
 @dataclass(slots=True)
@@ -69,8 +70,11 @@ class _Prompts:
     last: list[TrackedRequest] = field(default_factory=list)
     last_index: list[int] = field(default_factory=list)
 
-    def add(self, request: TrackedRequest, start: int, computed: int, end: int) -> None:
-        """Tokens `computed`..`end`-1 of `request` are the hidden states from row `start` on."""
+    def add(self, request: TrackedRequest, start: int, computed: int, end: int) -> bool:
+        """Tokens `computed`..`end`-1 of `request` are the hidden states from row `start` on.
+
+        Whether they end its prompt.
+        """
         stop = min(end, request.prompt_tokens)
         # A gap (computed > summed) comes from a prefix-cache hit: the mean is not to be had, unless a later
         # recomputation starts from the gap or before it.
@@ -78,21 +82,26 @@ class _Prompts:
             self.spans.append(Span(request, start + request.summed - computed, start + stop - computed))
             request.summed = stop
         if end != request.prompt_tokens:
-            return
+            return False
         request.prompt_done = True
         if request.summed == request.prompt_tokens:
             self.pooled.append(request)
         else:
             self.last.append(request)
             self.last_index.append(start + stop - 1 - computed)
+        return True
 
 
 class Tracker:
-    """Follows requests through the steps of one engine and says what each step exports."""
+    """Follows requests through the steps of one engine and says what each step exports.
+
+    `open_prompts` counts the requests whose PROMPT row has not been exported.
+    """
 
     def __init__(self, export_every: int = 1) -> None:
         self._every = export_every
         self._requests: dict[str, TrackedRequest] = {}
+        self.open_prompts = 0
         # The batch is mostly the same from step to step: per-request values are kept as arrays in batch order
         # and rebuilt when the order changes.
         self._ids: list[str] = []
@@ -109,32 +118,38 @@ class Tracker:
         known = self._requests.get(request_id)
         if known is not None and known.prompt_tokens == prompt_tokens:
             return
+        self._drop(request_id)
         self._requests[request_id] = TrackedRequest(request_key(request_id), prompt_tokens)
+        self.open_prompts += 1
         self._ids = []  # the arrays may hold an earlier request of this name
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Requests ended."""
         for request_id in request_ids:
-            self._requests.pop(request_id, None)
+            self._drop(request_id)
 
-    def plan(self, batch: Batch) -> Plan | None:
-        """What this step exports; None when nothing. Marks it as exported."""
+    def plan(self, batch: Batch, tokens: bool = True) -> Plan | None:
+        """What this step exports; None when nothing. Marks it as exported. No TOKEN rows unless `tokens`."""
         if batch.req_ids != self._ids:
             self._rebuild(batch.req_ids)
+        in_prompt = np.flatnonzero(batch.computed < self._prompt)
+        if not tokens and not len(in_prompt):
+            return None
         ends = batch.computed + (batch.starts[1:] - batch.starts[:-1])
-        ages = ends - self._prompt
-        due = (ages > 0) & (ends > self._newest)
-        if self._every > 1:
-            due &= ages % self._every == 0
-        token = np.flatnonzero(due)
-        self._newest[token] = ends[token]
+        if tokens:
+            token = self._due(ends)
+            self._newest[token] = ends[token]
+        else:
+            token = _NONE
 
         index = (batch.starts[1:] - 1)[token].astype(np.int64)
         prompts = _Prompts()
-        for i in np.flatnonzero(batch.computed < self._prompt):
+        for i in in_prompt:
             request = self._members[i]
             if request is not None and not request.prompt_done:
-                prompts.add(request, int(batch.starts[i]), int(batch.computed[i]), int(ends[i]))
+                self.open_prompts -= prompts.add(
+                    request, int(batch.starts[i]), int(batch.computed[i]), int(ends[i])
+                )
 
         total = len(token) + len(prompts.last) + len(prompts.pooled)
         if total == 0 and not prompts.spans:
@@ -150,6 +165,19 @@ class Tracker:
         if prompts.last:
             index = np.concatenate([index, np.array(prompts.last_index, np.int64)])
         return Plan(rows, index, prompts.spans, prompts.pooled)
+
+    def _drop(self, request_id: str) -> None:
+        request = self._requests.pop(request_id, None)
+        if request is not None and not request.prompt_done:
+            self.open_prompts -= 1
+
+    def _due(self, ends: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
+        """Which of the batch's requests, computed up to `ends`, have a newest token to export."""
+        ages = ends - self._prompt
+        due = (ages > 0) & (ends > self._newest)
+        if self._every > 1:
+            due &= ages % self._every == 0
+        return np.flatnonzero(due)
 
     def _rebuild(self, req_ids: Sequence[str]) -> None:
         for i, request in enumerate(self._members):

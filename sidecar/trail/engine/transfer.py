@@ -67,6 +67,11 @@ class Transfer(Protocol):
 
     dropped: int
 
+    @property
+    def interval_ns(self) -> int:
+        """Nanoseconds between the sidecar's looks at the ring."""
+        ...
+
     def ready(self, now_ns: int) -> bool:
         """Whether somebody reads; called once a step."""
         ...
@@ -93,6 +98,10 @@ class DirectTransfer:
         vectors = torch.empty((rows, hidden_size), dtype=dtype)
         index = torch.empty(rows, dtype=torch.int64)
         self._stage = Stage(vectors, index, index, vectors)
+
+    @property
+    def interval_ns(self) -> int:
+        return self._sink.interval_ns
 
     def ready(self, now_ns: int) -> bool:
         return self._sink.tend(now_ns)
@@ -170,6 +179,10 @@ class StreamTransfer:
         self._jobs: queue.SimpleQueue[tuple[Stage, int, npt.NDArray[np.void]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trail-export", daemon=True)
         self._thread.start()
+
+    @property
+    def interval_ns(self) -> int:
+        return self._sink.interval_ns
 
     def ready(self, now_ns: int) -> bool:  # noqa: ARG002 - the thread tends the sink by its own clock
         return self._sink.active

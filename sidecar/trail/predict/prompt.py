@@ -5,7 +5,7 @@ imports transformers, which takes seconds; whoever can do without it imports thi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,16 @@ class PromptPredictor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(BertForSequenceClassification(config), bins)
+
+    def call_between_layers(self, call: Callable[[], object]) -> None:
+        """Have `call` run after every layer of a prediction, in its thread."""
+
+        def hook(*_: object) -> None:  # what a hook returns would take the place of the layer's output
+            call()
+
+        for module in self.encoder.modules():
+            if next(module.children(), None) is None:
+                module.register_forward_hook(hook)
 
     def predict(self, prompts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Probabilities float32 [n, k] of the whole output length's bin, for n prompts of token ids.

@@ -8,6 +8,7 @@ import numpy as np
 
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
+from trail.service.courtesy import give_way
 from trail.service.events import Event, Finished, Hello, Load, Started, StreamEnded
 from trail.service.logs import get_logger
 from trail.service.metrics import Metrics
@@ -125,7 +126,9 @@ class EngineLane:
         if frames:
             steps, times_ns = _steps(frames)
             self._telemetry.stats.delay_steps.add(self._delays.read(steps, times_ns))
+        give_way()
         self._predict(frames, now_ns)
+        give_way()
         self._publish()
         if frames:
             delays_us = self._delays.published(steps, times_ns, self._clock())
@@ -138,6 +141,11 @@ class EngineLane:
         self._board.beat()
         if self._ring is not None:
             self._ring.beat()
+
+    def say_interval(self, interval_ns: int) -> None:
+        """Tells the worker how long it is until the ring is read again."""
+        if self._ring is not None:
+            self._ring.say_interval(interval_ns)
 
     def close(self) -> None:
         """Removes ring and board; the engine falls back at once."""

@@ -16,12 +16,12 @@ from trail.service.prompting import PromptJob, PromptWorker
 
 BUSY_S = 0.5e-3
 IDLE_S = 5e-3
-REST = 9.0
+REST = 39.0
 """Pause after a busy round, in lengths of the CPU time that round took, so that vLLM keeps its cores.
 
 A rank gets older by the pause; where cores are scarce, one taken from vLLM costs more than that.
 """
-REST_LIMIT_S = 20e-3
+REST_LIMIT_S = 30e-3
 """Longest such pause: the heartbeat must come well within the engine's limit."""
 _GROWTH = 1.3
 _EVENTS_A_STEP = 256
@@ -115,9 +115,15 @@ class SidecarLoop:
                 busy = self.step()
                 rest_s = min(max(REST * (time.thread_time() - began_s), BUSY_S), REST_LIMIT_S)
                 pause_s = rest_s if busy else min(pause_s * _GROWTH, IDLE_S)
+                if busy:
+                    self._say_interval(int(rest_s * 1e9))
             except Exception as error:  # noqa: BLE001 - the loop outlives any error of a round
                 self._failed("loop", error)
             stop.wait(pause_s)
+
+    def _say_interval(self, interval_ns: int) -> None:
+        for lane in self._lanes.values():
+            lane.say_interval(interval_ns)
 
     def _deliver(self, delivery: Delivery) -> None:
         lane = self._lanes[delivery.engine]

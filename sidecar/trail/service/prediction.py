@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.predict.refine import Refiner
+from trail.service.courtesy import give_way
 from trail.service.pending import Rows
 from trail.service.tracker import RequestTracker
 from trail.wire.frames import Kind
@@ -80,7 +81,9 @@ class Predictor:
         newest = usable[_newest(slots[usable], prompt[usable], ages[usable])]
         counters.ignore("superseded", len(usable) - len(newest))
         if len(newest):
+            give_way()
             probabilities = self._probe(batch.vectors, newest, beat)
+            give_way()
             finite = np.isfinite(probabilities).all(axis=1)
             counters.ignore("not_finite", int(np.count_nonzero(~finite)))
             newest, probabilities = newest[finite], probabilities[finite]
@@ -88,6 +91,7 @@ class Predictor:
             prompts = prompt[newest]
             for kind in (prompts, ~prompts):
                 if kind.any():
+                    give_way()
                     of_kind = newest[kind]
                     self._refine(tracker, slots[of_kind], ages[of_kind], probabilities[kind])
         unknown = here & (slots < 0)
@@ -119,6 +123,7 @@ class Predictor:
             posterior[going] = self.refiner.step(
                 tracker.posterior[slots[going]], probabilities[going], passed
             )
+        give_way()
         tracker.set_remaining(slots, ages, posterior, self.refiner.expected(posterior))
 
 

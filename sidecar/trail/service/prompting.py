@@ -15,9 +15,12 @@ import numpy.typing as npt
 from trail.service.lane import Telemetry
 from trail.service.logs import RateLimited, get_logger
 
-BATCH = 16
+BATCH = 64
 WAITING_PROMPTS = 10_000
 _LOOK_S = 0.2
+REST = 19.0
+"""Pause after a batch, in lengths of the CPU time it took: prompts that come meanwhile share the next one."""
+REST_LIMIT_S = 0.05
 
 log = get_logger()
 
@@ -116,7 +119,9 @@ class PromptWorker:
         while not self._stop.is_set():
             jobs = self._next_jobs()
             if jobs:
+                began_s = time.thread_time()
                 self._predict(predictor, jobs)
+                self._stop.wait(min(REST * (time.thread_time() - began_s), REST_LIMIT_S))
 
     def _loaded(self) -> PromptPredictorLike | None:
         began_s = time.monotonic()

@@ -18,13 +18,14 @@ from prometheus_client import start_http_server
 from trail.predict.manifest import Manifest, read_manifest
 from trail.predict.refine import Refiner
 from trail.service.config import SidecarConfig
+from trail.service.courtesy import give_way
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
 from trail.service.metrics import Metrics, StateCollector
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import Predictor
-from trail.service.prompting import PromptWorker
+from trail.service.prompting import PromptPredictorLike, PromptWorker
 from trail.service.server import (
     ControlService,
     Health,
@@ -236,8 +237,15 @@ class Sidecar:
         predictor = Predictor(load_probe(path, manifest), Refiner(manifest.bins))
         for lane in self.lanes.values():
             lane.predictor = predictor
+
+        def load() -> PromptPredictorLike | None:
+            prompt = load_prompt(path, manifest)
+            if prompt is not None:
+                prompt.call_between_layers(give_way)
+            return prompt
+
         self.prompts = PromptWorker(
-            lambda: load_prompt(path, manifest),
+            load,
             manifest.bins.midpoints,
             self.telemetry,
             on_loaded=_freeze,

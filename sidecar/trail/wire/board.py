@@ -209,6 +209,11 @@ class BoardReader:
             return BoardSnapshot(rows, header)
         return None
 
+    @property
+    def update(self) -> int:
+        """Number that differs after every `publish`; the heartbeat alone leaves it as it is."""
+        return 0 if self._file.closed else int(self._words[LOCK_WORD])
+
     def fresh(self, limit_ns: int) -> bool:
         """Whether the sidecar's heartbeat is at most `limit_ns` old."""
         return not self._file.closed and heartbeat_within(self._words[BEAT_WORD], limit_ns)

@@ -200,6 +200,11 @@ class FrameReader:
         if not self._file.closed:
             self._words[ring.READER_BEAT_WORD] = time.monotonic_ns()
 
+    def say_interval(self, interval_ns: int) -> None:
+        """Tell the writer how long it is from one `read` to the next: it need not write more often."""
+        if not self._file.closed:
+            self._words[ring.INTERVAL_WORD] = interval_ns
+
     @property
     def writer(self) -> WriterInfo | None:
         """The attached writer, None where there is none or what it says makes no sense."""

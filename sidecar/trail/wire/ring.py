@@ -31,6 +31,8 @@ HEAD_WORD = 512 // 8
 WRITER_BEAT_WORD = 576 // 8
 TAIL_WORD = 640 // 8
 READER_BEAT_WORD = 704 // 8
+INTERVAL_WORD = READER_BEAT_WORD + 1
+"""Nanoseconds from one look of the reader's to its next, 0 unless it says so."""
 
 SLOT_HEADER_BYTES = 64
 CHECKSUM = struct.Struct("<I")

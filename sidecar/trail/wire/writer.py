@@ -15,6 +15,8 @@ from trail.wire.files import MappedFile, attach_file, heartbeat_within
 from trail.wire.ring import ROW_DTYPE, VECTOR_DTYPES, RingSpec
 
 _POLL_S = 0.0002
+INTERVAL_LIMIT_NS = 100_000_000
+"""A longer interval between a reader's looks is not believed."""
 
 
 class FrameWriter:
@@ -155,6 +157,10 @@ class FrameWriter:
     def reader_alive(self, limit_ns: int) -> bool:
         """Whether the reader's heartbeat is at most `limit_ns` old."""
         return not self._file.closed and heartbeat_within(self._words[ring.READER_BEAT_WORD], limit_ns)
+
+    def reader_interval_ns(self) -> int:
+        """Nanoseconds between the reader's looks as it states them, at most `INTERVAL_LIMIT_NS`."""
+        return 0 if self._file.closed else min(self._words[ring.INTERVAL_WORD], INTERVAL_LIMIT_NS)
 
     def close(self) -> None:
         """Withdraw the heartbeat and unmap; the file stays, it is the sidecar's."""
