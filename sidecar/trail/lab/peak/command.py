@@ -18,6 +18,9 @@ from trail.lab.peak import stories
 
 ARMS = "fcfs,trail-c0,trail-c0.2,trail-c0.8"
 PEAK = "1.3x"
+BELOW = ("0.7x", "0.9x", "1.0x")
+BURST = "burst"
+LOADS = (PEAK, *BELOW, BURST)
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ def settings(repeats: int, other_repeats: int) -> list[Setting]:
     """The peak first, then the loads at which less is to be gained, and a burst."""
     return [
         Setting(PEAK, ("--load", PEAK), repeats),
-        *(Setting(load, ("--load", load), other_repeats) for load in ("0.7x", "0.9x", "1.0x")),
-        Setting("burst", ("--arrivals", "burst"), other_repeats),
+        *(Setting(load, ("--load", load), other_repeats) for load in BELOW),
+        Setting(BURST, ("--arrivals", BURST), other_repeats),
     ]
 
 
@@ -96,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=600, help="requests of one run (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="repeats at the peak (%(default)s)")
     parser.add_argument("--other-repeats", type=int, default=2, help="repeats elsewhere (%(default)s)")
+    parser.add_argument("--loads", default=",".join(LOADS), help="of these, the peak always (%(default)s)")
     args = parser.parse_args(argv)
+    wanted = args.loads.split(",")
+    if unknown := [load for load in wanted if load not in LOADS]:
+        parser.error(f"--loads {args.loads}: {unknown[0]} is none of {', '.join(LOADS)}")
     console = Console()
     models: dict[str, list[str]] = {"demo": ["demo", "--max-tokens", "640"]}
     shared = os.environ.get("TRAIL_SHARED")
@@ -112,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         console.print(f"TRAIL_SHARED is not set: {stories.MODEL} is left out")
     collected: dict[str, dict[str, dict[str, Any]]] = {}
-    for setting in settings(args.repeats, args.other_repeats):
+    chosen = [s for s in settings(args.repeats, args.other_repeats) if s.name in (PEAK, *wanted)]
+    for setting in chosen:
         for name, model in models.items():
             console.rule(f"{name} at {setting.name}")
             try:
