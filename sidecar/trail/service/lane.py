@@ -8,7 +8,7 @@ import numpy as np
 
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
-from trail.service.courtesy import give_way
+from trail.service.courtesy import Courtesy
 from trail.service.events import Event, Finished, Hello, Load, Started, StreamEnded
 from trail.service.logs import get_logger
 from trail.service.metrics import Metrics
@@ -80,6 +80,7 @@ class EngineLane:
         self._orphan_timeout_ns = int(orphan_timeout_s * 1e9)
         self._orphaned_ns: int | None = None
         self._clock = clock
+        self._courtesy = Courtesy()
         self._delays = DelayMeter()
         self._opened: set[int] = set()
         self._header: BoardHeader | None = None
@@ -126,9 +127,9 @@ class EngineLane:
         if frames:
             steps, times_ns = _steps(frames)
             self._telemetry.stats.delay_steps.add(self._delays.read(steps, times_ns))
-        give_way()
+        self._courtesy.give_way()
         self._predict(frames, now_ns)
-        give_way()
+        self._courtesy.give_way()
         self._publish()
         if frames:
             delays_us = self._delays.published(steps, times_ns, self._clock())
@@ -205,7 +206,9 @@ class EngineLane:
         if not parts or self.predictor is None or self.problem is not None:
             return
         started_ns = self._clock()
-        unknown = self.predictor.update(self.tracker, Rows.joined(parts), self.counters, self.beat)
+        unknown = self.predictor.update(
+            self.tracker, Rows.joined(parts), self.counters, self.beat, self._courtesy.give_way
+        )
         took_ns = self._clock() - started_ns
         self._telemetry.metrics.probe_seconds.observe(took_ns / 1e9)
         self._telemetry.stats.predict_us.add(np.array([took_ns / 1e3]))

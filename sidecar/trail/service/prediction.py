@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.predict.refine import Refiner
-from trail.service.courtesy import give_way
 from trail.service.pending import Rows
 from trail.service.tracker import RequestTracker
 from trail.wire.frames import Kind
@@ -55,13 +54,15 @@ class Predictor:
         tracker: RequestTracker,
         batch: Rows,
         counters: PredictionCounters,
-        beat: Callable[[], None],
+        beat: Callable[[], None] = lambda: None,
+        pause: Callable[[], None] = lambda: None,
     ) -> Rows:
         """Predicts from the newest row of every request and returns the rows of unknown requests.
 
         The prompt's row of a request comes before its newest token's, because it is q_0 of the
         refinement. Rows of another layer, at ages a request cannot have, and not beyond the newest age
-        already used (recomputation after a preemption) are ignored and counted.
+        already used (recomputation after a preemption) are ignored and counted. `beat` is called between
+        batches of the probe, `pause` between pieces of work.
         """
         rows = batch.rows
         slots = tracker.slots_of(rows["key"].tolist())
@@ -81,9 +82,9 @@ class Predictor:
         newest = usable[_newest(slots[usable], prompt[usable], ages[usable])]
         counters.ignore("superseded", len(usable) - len(newest))
         if len(newest):
-            give_way()
+            pause()
             probabilities = self._probe(batch.vectors, newest, beat)
-            give_way()
+            pause()
             finite = np.isfinite(probabilities).all(axis=1)
             counters.ignore("not_finite", int(np.count_nonzero(~finite)))
             newest, probabilities = newest[finite], probabilities[finite]
@@ -91,7 +92,7 @@ class Predictor:
             prompts = prompt[newest]
             for kind in (prompts, ~prompts):
                 if kind.any():
-                    give_way()
+                    pause()
                     of_kind = newest[kind]
                     self._refine(tracker, slots[of_kind], ages[of_kind], probabilities[kind])
         unknown = here & (slots < 0)
@@ -123,7 +124,6 @@ class Predictor:
             posterior[going] = self.refiner.step(
                 tracker.posterior[slots[going]], probabilities[going], passed
             )
-        give_way()
         tracker.set_remaining(slots, ages, posterior, self.refiner.expected(posterior))
 
 

@@ -18,7 +18,7 @@ from prometheus_client import start_http_server
 from trail.predict.manifest import Manifest, read_manifest
 from trail.predict.refine import Refiner
 from trail.service.config import SidecarConfig
-from trail.service.courtesy import give_way
+from trail.service.courtesy import Courtesy
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
@@ -241,7 +241,7 @@ class Sidecar:
         def load() -> PromptPredictorLike | None:
             prompt = load_prompt(path, manifest)
             if prompt is not None:
-                prompt.call_between_layers(give_way)
+                prompt.call_between_layers(Courtesy().give_way)
             return prompt
 
         self.prompts = PromptWorker(
