@@ -39,6 +39,11 @@ def test_equal_predictions_are_served_in_order_of_arrival(n: int) -> None:
     assert arrival[order].tolist() == list(range(n))
 
 
+def test_a_rank_that_is_no_number_comes_last_and_leaves_the_others_in_order() -> None:
+    ranks = np.array([np.nan, 5.0, -np.inf, np.nan, np.inf, 3.0])
+    assert decide.serving_order(ranks, np.array([9, 1, 2, 3, 4, 5])).tolist() == [2, 5, 1, 4, 3, 0]
+
+
 @given(RUNNING, st.floats(0, 1))
 def test_a_request_never_admitted_is_never_protected(
     running: list[tuple[float, bool, int]], c: float

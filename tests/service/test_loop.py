@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -48,6 +49,19 @@ def failures(metrics: Metrics, part: str) -> float:
 def make_loop(bench: Bench, prompts: PromptWorker | None = None) -> tuple[SidecarLoop, Inbox]:
     inbox = Inbox()
     return SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics), inbox
+
+
+@contextmanager
+def running(loop: SidecarLoop) -> Iterator[threading.Thread]:
+    """The loop in a thread of its own, told to stop at the end."""
+    stop = threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(10)
 
 
 def make_worker(bench: Bench, load: Callable[[], SureEncoder | None]) -> PromptWorker:
@@ -98,16 +112,10 @@ def test_one_bad_event_does_not_cost_the_others(bench: Bench) -> None:
 
 def test_thread_keeps_beating_and_stops_when_told(bench: Bench) -> None:
     loop, inbox = make_loop(bench)
-    stop = threading.Event()
-    thread = threading.Thread(target=loop.run, args=(stop,))
-    thread.start()
-    try:
+    with running(loop) as thread:
         until(lambda: bench.reader.fresh(50_000_000))
         inbox.put(Delivery(0, 1, (started(11, slot=3, initial=40.0),)), timeout_s=1)
         until(lambda: bench.board(3)[0]["key"] == 11)
-    finally:
-        stop.set()
-        thread.join(10)
     assert not thread.is_alive()
 
 
@@ -183,13 +191,7 @@ def test_result_for_a_request_that_has_ended_is_let_go(bench: Bench) -> None:
 
 def test_the_worker_hears_how_long_the_loop_rests(bench: Bench) -> None:
     loop, _ = make_loop(bench)
-    stop = threading.Event()
-    thread = threading.Thread(target=loop.run, args=(stop,))
-    thread.start()
-    try:
+    with running(loop):
         bench.apply(started(1, 0))
         bench.export((1, 5, Kind.PROMPT, P0))
         until(lambda: 0 < bench.writer.reader_interval_ns() <= int(REST_LIMIT_S * 1e9))
-    finally:
-        stop.set()
-        thread.join()

@@ -18,6 +18,7 @@ from trail.wire.board import BoardHeader
 MAX_MEMORY_VICTIMS = 4
 """Requests preempted in one step, at most, to make room for the head of the queue."""
 NO_UPDATE = -1
+"""In place of a board's update: the next step looks in any case."""
 
 _request_id = attrgetter("request_id")
 
@@ -56,18 +57,10 @@ class Ranked:
             self.effective = rank
 
     def sort(self) -> NDArray[np.intp] | None:
-        """Put everything in serving order; the permutation, or None when it is in order already.
-
-        Python's sort and not NumPy's, which gives up the interpreter: vLLM's output thread would then do its
-        work before this step's instead of beside it.
-        """
-        places = list(
-            zip(self.effective.tolist(), self.arrival.tolist(), range(len(self.slots)), strict=True)
-        )
-        in_order = sorted(places)
-        if in_order == places:
+        """Put everything in serving order; the permutation, or None when it is in order already."""
+        order = decide.serving_order(self.effective, self.arrival)
+        if not (order[1:] < order[:-1]).any():
             return None
-        order = np.array([place for _, _, place in in_order], np.intp)
         self.keep(order)
         return order
 

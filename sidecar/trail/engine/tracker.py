@@ -70,11 +70,8 @@ class _Prompts:
     last: list[TrackedRequest] = field(default_factory=list)
     last_index: list[int] = field(default_factory=list)
 
-    def add(self, request: TrackedRequest, start: int, computed: int, end: int) -> bool:
-        """Tokens `computed`..`end`-1 of `request` are the hidden states from row `start` on.
-
-        Whether they end its prompt.
-        """
+    def add(self, request: TrackedRequest, start: int, computed: int, end: int) -> None:
+        """Tokens `computed`..`end`-1 of `request` are the hidden states from row `start` on."""
         stop = min(end, request.prompt_tokens)
         # A gap (computed > summed) comes from a prefix-cache hit: the mean is not to be had, unless a later
         # recomputation starts from the gap or before it.
@@ -82,14 +79,13 @@ class _Prompts:
             self.spans.append(Span(request, start + request.summed - computed, start + stop - computed))
             request.summed = stop
         if end != request.prompt_tokens:
-            return False
+            return
         request.prompt_done = True
         if request.summed == request.prompt_tokens:
             self.pooled.append(request)
         else:
             self.last.append(request)
             self.last_index.append(start + stop - 1 - computed)
-        return True
 
 
 class Tracker:
@@ -147,11 +143,11 @@ class Tracker:
         for i in in_prompt:
             request = self._members[i]
             if request is not None and not request.prompt_done:
-                self.open_prompts -= prompts.add(
-                    request, int(batch.starts[i]), int(batch.computed[i]), int(ends[i])
-                )
+                prompts.add(request, int(batch.starts[i]), int(batch.computed[i]), int(ends[i]))
+        ended = len(prompts.last) + len(prompts.pooled)
+        self.open_prompts -= ended
 
-        total = len(token) + len(prompts.last) + len(prompts.pooled)
+        total = len(token) + ended
         if total == 0 and not prompts.spans:
             return None
         rows = np.zeros(total, ROW_DTYPE)

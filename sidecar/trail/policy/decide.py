@@ -32,13 +32,22 @@ def effective_rank(rank: Floats, protected: Bools) -> NDArray[np.float64]:
 
 
 def serving_order(effective: Floats, arrival: NDArray[np.generic]) -> NDArray[np.intp]:
-    """Indices `[n]`, first served first: by effective rank, then by arrival, then as given.
+    """Indices `[n]`, first served first: by effective rank, then by arrival, then as given. NaN comes last.
+
+    Python's sort and not NumPy's, which gives up the interpreter: in the engine core, vLLM's output thread
+    would then do its work before the step's instead of beside it.
 
     For the running requests the same order puts the one to lose its memory first at the end, where
     vLLM takes it from (`running[-1]`).
     """
-    order: NDArray[np.intp] = np.lexsort((arrival, effective))
-    return order
+    keys = zip(
+        np.isnan(effective).tolist(),
+        np.nan_to_num(effective, nan=0.0, posinf=np.inf, neginf=-np.inf).tolist(),
+        arrival.tolist(),
+        range(len(effective)),
+        strict=True,
+    )
+    return np.array([place for *_, place in sorted(keys)], np.intp)
 
 
 def slot_swaps(

@@ -54,8 +54,8 @@ class Predictor:
         tracker: RequestTracker,
         batch: Rows,
         counters: PredictionCounters,
-        beat: Callable[[], None] = lambda: None,
-        pause: Callable[[], None] = lambda: None,
+        beat: Callable[[], None],
+        pause: Callable[[], None],
     ) -> Rows:
         """Predicts from the newest row of every request and returns the rows of unknown requests.
 
