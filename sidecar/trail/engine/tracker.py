@@ -1,9 +1,9 @@
 """Which hidden states of a step are exported: bookkeeping over requests, without tensors.
 
 `position` counts the tokens computed up to and including the exported one. A TOKEN row is due when the
-newest token of a request lies past its prompt and was not exported before; a PROMPT row when a step ends with
-the last prompt token. Recomputation after a preemption runs positions again: what has been summed or exported
-once is not summed or exported again. A request gives at most one row a step.
+newest token of a request lies `export_every` or more past its prompt and past the row before; a PROMPT row
+when a step ends with the last prompt token. Recomputation after a preemption runs positions again: what has
+been summed or exported once is not summed or exported again. A request gives at most one row a step.
 """
 
 from collections.abc import Iterable, Sequence
@@ -169,11 +169,7 @@ class Tracker:
 
     def _due(self, ends: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
         """Which of the batch's requests, computed up to `ends`, have a newest token to export."""
-        ages = ends - self._prompt
-        due = (ages > 0) & (ends > self._newest)
-        if self._every > 1:
-            due &= ages % self._every == 0
-        return np.flatnonzero(due)
+        return np.flatnonzero(ends - np.maximum(self._newest, self._prompt) >= self._every)
 
     def _rebuild(self, req_ids: Sequence[str]) -> None:
         for i, request in enumerate(self._members):

@@ -18,6 +18,8 @@ class Stages:
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """Yields the function to call with how much was done since the last call."""
+        if not self.display.console.is_terminal:
+            self.display.console.print(title, highlight=False)
         task = self.display.add_task(title, total=total)
         yield lambda done: self.display.advance(task, done)
 

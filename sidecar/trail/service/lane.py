@@ -84,6 +84,7 @@ class EngineLane:
         self._delays = DelayMeter()
         self._opened: set[int] = set()
         self._header: BoardHeader | None = None
+        self._beat_ns: int | None = None
 
     @property
     def frames(self) -> FrameCounters:
@@ -139,6 +140,10 @@ class EngineLane:
 
     def beat(self) -> None:
         """Tells engine and worker that predictions are being made."""
+        now_ns = self._clock()
+        if self._beat_ns is not None:
+            self._telemetry.stats.beat_us.add(np.array([(now_ns - self._beat_ns) / 1e3]))
+        self._beat_ns = now_ns
         self._board.beat()
         if self._ring is not None:
             self._ring.beat()

@@ -96,6 +96,7 @@ class RunStats:
         self.delay_steps = Reservoir()
         self.predict_us = Reservoir()
         self.prompt_us = Reservoir()
+        self.beat_us = Reservoir()
         self._records: deque[dict[str, Any]] = deque(maxlen=RECORDS)
 
     def finished(self, engine: int, policy: str, generation: int, outcome: Outcome) -> None:
@@ -116,6 +117,7 @@ class RunStats:
             "delay_steps": self.delay_steps.summary(),
             "predict_us": self.predict_us.summary(),
             "prompt_us": self.prompt_us.summary(),
+            "beat_us": self.beat_us.summary(),
             "requests": list(self.records),
         }
 

@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=int, default=512, help="limit of an answer (%(default)s)")
     add("--seed", type=int, default=0, help="seed of prompts, arrivals and sampling (%(default)s)")
     add("--predictor", type=Path, metavar="DIR", help="predictor trained for MODEL (demo: its own)")
-    add("--capacity-requests", type=int, default=200, help="requests that measure the capacity (%(default)s)")
+    add("--capacity-requests", type=int, default=600, help="requests that measure the capacity (%(default)s)")
     add("--warmup-requests", type=int, default=32, help="requests after every engine start (%(default)s)")
     add("--stream-interval", type=int, default=16,
         help="tokens a streamed chunk; first and last come at once (%(default)s)")  # fmt: skip

@@ -1,6 +1,7 @@
 """Interleaved runs of stock vLLM and TRAIL on the same saturated work, summed up in `overhead.json`."""
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -189,24 +190,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = args.out / "overhead"
     work.mkdir(parents=True, exist_ok=True)
     models = [subject for subject in subjects(work) if subject.name in wanted]
+    found: dict[str, list[dict[str, Any]]] = {subject.name: [] for subject in models}
     results: dict[str, Any] = {}
     console = Console(stderr=True)
     with Progress(console=console) as progress:
         task = progress.add_task("runs", total=len(models) * args.repeats * len(ARMS))
-        for subject in models:
-            repeats: list[dict[str, Any]] = []
-            for repeat in range(args.repeats):
-                found: dict[str, Any] = {}
-                order = ARMS if repeat % 2 == 0 else ARMS[::-1]
-                for arm in order:
-                    progress.update(task, description=f"{subject.name} {repeat + 1}/{args.repeats} {arm}")
-                    found[arm] = run_arm(arm, subject, work, f"{subject.name}-{repeat}-{arm}")
-                    progress.advance(task)
-                repeats.append(found)
-            results[subject.name] = {"work": subject.settings(), **summarise(repeats)}
-    first = models[0].name
-    document = {**results[first], "model": first, "models": results}
-    write_json(args.out / "overhead.json", document)
+        for repeat, subject in itertools.product(range(args.repeats), models):
+            arms: dict[str, Any] = {}
+            for arm in ARMS if repeat % 2 == 0 else ARMS[::-1]:
+                title = f"{subject.name} {repeat + 1}/{args.repeats} {arm}"
+                progress.update(task, description=title)
+                if not console.is_terminal:
+                    console.print(title, highlight=False)
+                arms[arm] = run_arm(arm, subject, work, f"{subject.name}-{repeat}-{arm}")
+                progress.advance(task)
+            found[subject.name].append(arms)
+            results[subject.name] = {"work": subject.settings(), **summarise(found[subject.name])}
+            # After every repeat, so that a run cut short leaves what it found.
+            first = next(iter(results))
+            write_json(args.out / "overhead.json", {**results[first], "model": first, "models": results})
     for name, result in results.items():
         ratio, cpu = result["throughput_ratio"], result["cpu_per_token_ratio"]
         console.print(

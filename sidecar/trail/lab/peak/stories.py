@@ -15,7 +15,7 @@ from trail.predict.training import ProbeRecipe
 MODEL = "stories260K"
 BENCH_SHARE = 0.4
 """Share of the prompts that no training sees: the benchmark sends these."""
-ANSWERS_PER_PROMPT = 8
+ANSWERS_PER_PROMPT = 4
 SPLIT_SEED = 11
 
 
