@@ -14,7 +14,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check test-fast bench-peak bench-overhead protos lock clean
+.PHONY: help env demo test check test-fast bench-peak bench-overhead eval protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,9 @@ check: env ## Style, types, layers, generated stubs
 
 bench-peak: env ## A load peak, TRAIL against first come first served (build/bench/peak.json)
 	$(PY) -m trail.lab.peak --out $(BUILD)/bench
+
+eval: env ## How good predictions are, against the paper's recipe and the floor (build/eval/)
+	$(PY) -m trail.lab.evaluate.suite --out $(BUILD)/eval
 
 bench-overhead: env ## What TRAIL costs the engine (build/bench/overhead.json)
 	$(PY) -m trail.lab.overhead --out $(BUILD)/bench

@@ -26,6 +26,13 @@ COMMANDS = (
     Command(
         "bench", "trail.lab.bench.command", "compare scheduling policies on one workload", passes_on=True
     ),
+    Command(
+        "profile", "trail.lab.profile.command", "record hidden states to train a predictor on", passes_on=True
+    ),
+    Command("train", "trail.lab.train.command", "train a predictor from a recording"),
+    Command(
+        "evaluate", "trail.lab.evaluate.command", "say how good a predictor is, and how good one could be"
+    ),
     Command("inspect", "trail.predict.command", "show and check a predictor"),
 )
 

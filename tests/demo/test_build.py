@@ -9,21 +9,25 @@ import pytest
 from rich.progress import Progress
 from safetensors.numpy import load_file
 
-from trail.lab import fitting
+from trail.lab import own_answers
 from trail.lab.demo import build, train_model
 from trail.lab.demo.corpus import demo_prompts
 from trail.lab.stages import Stages
 from trail.predict import artefact
+from trail.predict.recipes import DEFAULT
 from trail.predict.training import ProbeRecipe, PromptRecipe
 
 TOY = build.BuildSpec(
     shape=train_model.ModelShape(hidden_size=64, layers=4, heads=2, kv_heads=1, intermediate_size=64),
     train=train_model.TrainSpec(steps=25, groups_per_step=3, group_documents=3, warmup_steps=5, seed=3),
-    predictor=fitting.PredictorSpec(
+    predictor=own_answers.PredictorSpec(
+        recipe=replace(
+            DEFAULT,
+            trial=ProbeRecipe(hidden_units=16, epochs=1, batch_size=256, position=True),
+            probe=ProbeRecipe(hidden_units=16, epochs=2, batch_size=256, position=True),
+            prompt=PromptRecipe(epochs=1),
+        ),
         max_tokens=250,
-        trial=ProbeRecipe(hidden_units=16, epochs=1, batch_size=256),
-        probe=ProbeRecipe(hidden_units=16, epochs=2, batch_size=256),
-        prompt=PromptRecipe(epochs=1),
         seed=3,
     ),
     predictor_prompts=60,

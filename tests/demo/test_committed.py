@@ -1,6 +1,7 @@
 """The committed demo model is what its statistics say, and small enough for the repository."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from trail.lab.demo.corpus import demo_prompts
 from trail.lab.demo.tokenizer import token_ids
 from trail.predict import artefact
 from trail.predict.evaluation import evaluate_sequences
+from trail.predict.refine import Refiner
 
 MAX_TOKENS = 640
 DATA = demo_model_dir().parent
@@ -110,10 +112,12 @@ def test_the_refined_probe_beats_the_prompt_predictor_on_fresh_answers(
     assert predictor.prompt is not None
     ended = [answer for answer in answers if answer.ended]
     recorded = sampling.hidden_states(model, ended, (predictor.probe.layer,))[predictor.probe.layer]
-    prompt_tokens = predictor.prompt.predict([a.prompt for a in ended]) @ predictor.probe.bins.midpoints
+    point = Refiner(predictor.probe.bins, replace(predictor.manifest.decoding, sharpness=1.0)).tokens
+    prompt_tokens = point(predictor.prompt.predict([a.prompt for a in ended]))
     errors = evaluate_sequences(
         recorded,
         predictor.probe,
+        decoding=predictor.manifest.decoding,
         constant_tokens=float(np.median(recorded.remaining)),
         prompt_tokens=prompt_tokens,
     )

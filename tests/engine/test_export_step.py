@@ -52,10 +52,16 @@ class Bench:
     """An exporter on a ring of its own; `step` runs one step and remembers the tensors it was given."""
 
     def __init__(
-        self, directory: Path, layers: tuple[int, ...], dtype: torch.dtype, transfer: Any = None
+        self,
+        directory: Path,
+        layers: tuple[int, ...],
+        dtype: torch.dtype,
+        transfer: Any = None,
+        *,
+        lossless: bool = False,
     ) -> None:
         path = directory / "frames-0.ring"
-        self.reader = FrameReader.create(path, RingSpec(hidden_size=HIDDEN))
+        self.reader = FrameReader.create(path, RingSpec(hidden_size=HIDDEN, lossless=lossless))
         self.reader.beat()
         self.dtype, self.layers, self.hidden = dtype, layers, [torch.zeros(0)]
         self.sink = Sink(
@@ -186,6 +192,21 @@ def test_on_a_stream_the_frame_is_written_once_the_copy_is_complete(tmp_path: Pa
     frames = frames_until(bench.reader, 2)
     assert np.allclose(frames[0].vectors[0], steps[0][0][:4].mean(0).numpy())
     assert np.array_equal(frames[1].vectors, torch.stack([h[0] for h in steps[1]]).numpy())
+    bench.transfer.close()
+
+
+def test_on_a_stream_a_lossless_ring_makes_the_step_wait_for_a_stage(tmp_path: Path) -> None:
+    copier = LateCopier()
+    bench = Bench(tmp_path, (2,), torch.float32, on_stream(copier), lossless=True)
+    steps = STAGES + 3
+    release = threading.Timer(0.2, lambda: [copier.may_finish.release() for _ in range(steps)])
+    release.start()
+    expected = [bench.step([("a", 4 + age, 1)], new={"a": 4} if age == 0 else None) for age in range(steps)]
+    frames = frames_until(bench.reader, steps)
+    release.join()
+    assert bench.transfer.dropped == 0
+    for frame, hidden in zip(frames, expected, strict=True):
+        assert np.array_equal(frame.vectors[0], hidden[0][0].numpy())
     bench.transfer.close()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from trail.lab.launch import Child
 from trail.lab.serve import Restarts
 
 DRIVER = """
@@ -126,3 +127,17 @@ def test_restarts_wait_longer_each_time_and_a_long_life_forgives() -> None:
     assert [restarts.wait_s(0.1) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
     assert restarts.wait_s(Restarts.HEALTHY_S) == 0.5
     assert restarts.wait_s(0.1) == 1.0
+
+
+def test_what_a_stubborn_child_started_may_clean_up_before_the_group_is_killed(tmp_path: Path) -> None:
+    """vLLM's resource tracker gives shared memory back on its way out; a group killed at once leaves it."""
+    cleaned, ready = tmp_path / "cleaned", tmp_path / "ready"
+    inner = f"trap 'touch {cleaned}; exit' TERM; touch {ready}; while :; do sleep 0.05; done"
+    # Not '' for the outer one: an ignored signal is inherited and would make the inner trap void.
+    outer = f'trap : TERM; bash -c "{inner}" & while :; do sleep 0.05; done'
+    child = Child("stubborn", ["bash", "-c", outer], dict(os.environ))
+    deadline = time.monotonic() + 30
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert child.stop(0.2) == -signal.SIGKILL
+    assert cleaned.exists()

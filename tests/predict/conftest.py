@@ -14,6 +14,7 @@ from trail.predict.fingerprint import describe_model
 from trail.predict.manifest import Manifest
 from trail.predict.probe import Probe
 from trail.predict.prompt import EncoderSize, PromptPredictor
+from trail.predict.refine import PAPER
 
 HIDDEN_SIZE = 8
 VOCAB_SIZE = 20
@@ -73,6 +74,7 @@ def manifest(model_dir: Path, bins: Bins) -> Manifest:
         bins=bins,
         training_data_sha256="0" * 64,
         mean_output_tokens=31.5,
+        decoding=PAPER,
         metrics={"probe": {"mae_tokens": 7.25}},
         recipe={"epochs": 3},
     )

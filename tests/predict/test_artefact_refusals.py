@@ -51,11 +51,11 @@ def test_a_missing_directory_and_one_without_a_manifest_are_named(tmp_path: Path
         artefact.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, 2.5])
 def test_another_format_version_is_refused_before_anything_else_is_read(saved: Path, version: object) -> None:
     (saved / "trail.json").write_text(json.dumps({"format_version": version}))
     with pytest.raises(
-        ArtefactError, match="this TRAIL reads version 1; train the predictor again or install"
+        ArtefactError, match="this TRAIL reads version 2; train the predictor again or install"
     ):
         artefact.load(saved)
 

@@ -17,7 +17,7 @@ def sequences(ages: list[list[int]], lengths: list[int]) -> Sequences:
     flat = np.concatenate([np.array(part) for part in ages])
     vectors = 5 * np.random.default_rng(0).normal(size=(len(flat), HIDDEN_SIZE)).astype(np.float32)
     offsets = np.cumsum([0, *(len(part) for part in ages)])
-    return Sequences(vectors, flat, offsets, np.array(lengths))
+    return Sequences(vectors, flat, offsets, np.array(lengths), prompt_tokens=np.full(len(lengths), 5))
 
 
 RECORDED = sequences([[0, 1, 2, 3], [0], [0, 1, 5, 6, 9]], [4, 30, 12])
@@ -32,8 +32,8 @@ def test_predictions_are_those_of_following_each_request_alone() -> None:
             p = PROBE.predict(RECORDED.vectors[row : row + 1])
             if row > begin:
                 q = refiner.step(q, p, int(RECORDED.ages[row] - RECORDED.ages[row - 1]))
-            assert raw[row] == pytest.approx(refiner.expected(refiner.start(p))[0], rel=1e-5)
-            assert refined[row] == pytest.approx(refiner.expected(q)[0], rel=1e-5)
+            assert raw[row] == pytest.approx(refiner.tokens(refiner.start(p))[0], rel=1e-5)
+            assert refined[row] == pytest.approx(refiner.tokens(q)[0], rel=1e-5)
 
 
 def test_errors_are_means_over_decode_steps_by_hand() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from trail.predict.bins import equal_bins
 from trail.predict.probe import WEIGHT_NAMES
-from trail.predict.training import ProbeRecipe, TrainedProbe, train_probe
+from trail.predict.training import ProbeRecipe, ProbeRows, TrainedProbe, train_probe
 
 BINS = equal_bins(4, 64.0)
 ROWS, HIDDEN_SIZE = 1200, 6
@@ -40,7 +40,7 @@ def train(
     held_out: npt.NDArray[np.bool_],
     recipe: ProbeRecipe = SHORT,
 ) -> TrainedProbe:
-    return train_probe(vectors, remaining, held_out, bins=BINS, layer=1, recipe=recipe)
+    return train_probe(ProbeRows(vectors, remaining), held_out, bins=BINS, layer=1, recipe=recipe)
 
 
 def test_the_papers_recipe_is_the_default() -> None:
@@ -101,8 +101,7 @@ def test_progress_is_told_after_every_epoch(
 ) -> None:
     told: list[tuple[int, int, float]] = []
     trained = train_probe(
-        vectors,
-        remaining,
+        ProbeRows(vectors, remaining),
         held_out,
         bins=BINS,
         layer=1,
@@ -121,7 +120,7 @@ def test_nothing_held_out_gives_a_probe_without_a_verdict(
 def test_data_that_does_not_fit_is_named(
     vectors: npt.NDArray[np.float32], remaining: npt.NDArray[np.int64], held_out: npt.NDArray[np.bool_]
 ) -> None:
-    with pytest.raises(ValueError, match="1200 rows need 1200 lengths"):
+    with pytest.raises(ValueError, match="1200 rows need 1200 values of remaining"):
         train(vectors, remaining[:-1], held_out)
     with pytest.raises(ValueError, match="held_out as bool"):
         train(vectors, remaining, held_out.astype(np.int64))  # type: ignore[arg-type]  # the wrong type is the point

@@ -35,11 +35,11 @@ def test_transition_of_the_papers_bins_moves_mass_down_by_one_bin() -> None:
 def test_a_worked_example_by_hand() -> None:
     refiner = Refiner(TWO)
     q0 = refiner.start([[0.2, 0.8]])
-    np.testing.assert_allclose(refiner.expected(q0), [0.2 * 1 + 0.8 * 4])
+    np.testing.assert_allclose(refiner.tokens(q0), [0.2 * 1 + 0.8 * 4])
     # prior = (0.2 + 0.8 / 4, 0.8 * 3 / 4) = (0.4, 0.6); times p = (0.36, 0.06); normalised (6/7, 1/7)
     q1 = refiner.step(q0, [[0.9, 0.1]])
     np.testing.assert_allclose(q1, [[6 / 7, 1 / 7]])
-    np.testing.assert_allclose(refiner.expected(q1), [10 / 7])
+    np.testing.assert_allclose(refiner.tokens(q1), [10 / 7])
     # Two tokens on with no evidence either way: T^2 q = (6/7 + 7/16/7, 9/16/7)
     q3 = refiner.step(q1, [[0.5, 0.5]], 2)
     np.testing.assert_allclose(q3, [[6 / 7 + 1 / 16, 9 / 16 / 7]])
@@ -94,14 +94,14 @@ def test_whatever_the_evidence_the_result_is_a_distribution(
     for result in (refiner.start(p), refiner.step(q, p, np.array(steps))):
         assert np.all(result >= 0)
         np.testing.assert_allclose(result.sum(axis=1), 1.0, rtol=1e-9)
-        assert np.all(np.isfinite(refiner.expected(result)))
+        assert np.all(np.isfinite(refiner.tokens(result)))
 
 
 @settings(deadline=None)
 @given(q=distributions(1, 10), steps=st.integers(1, 3000))
 def test_without_evidence_less_remains_as_tokens_pass(q: npt.NDArray[np.float64], steps: int) -> None:
     refiner = Refiner(equal_bins())
-    assert refiner.expected(refiner.advance(q, steps))[0] <= refiner.expected(q)[0] + 1e-9
+    assert refiner.tokens(refiner.advance(q, steps))[0] <= refiner.tokens(q)[0] + 1e-9
 
 
 @settings(deadline=None)
@@ -136,7 +136,7 @@ def test_no_requests_are_no_rows() -> None:
     refiner = Refiner(TWO)
     empty = np.empty((0, 2))
     assert refiner.step(empty, empty, np.empty(0, dtype=int)).shape == (0, 2)
-    assert refiner.expected(empty).shape == (0,)
+    assert refiner.tokens(empty).shape == (0,)
 
 
 def test_shapes_and_steps_that_do_not_fit_are_named() -> None:

@@ -13,6 +13,7 @@ from trail.predict.fingerprint import describe_model
 from trail.predict.manifest import Manifest
 from trail.predict.probe import Probe
 from trail.predict.prompt import EncoderSize, PromptPredictor
+from trail.predict.refine import PAPER
 
 VOCABULARY = 20
 
@@ -31,6 +32,7 @@ def _save(directory: Path, *, prompt: bool) -> Path:
     manifest = Manifest.for_model(
         describe_model(model), model_id="example/small", model_revision="abc", layer=LAYER, bins=BINS,
         training_data_sha256="0" * 64, mean_output_tokens=31.5, metrics={}, recipe={},
+ decoding=PAPER,
     )  # fmt: skip
     size = EncoderSize(layers=1, hidden_size=16, heads=2, intermediate_size=16, max_tokens=16)
     predictor = PromptPredictor.untrained(VOCABULARY, BINS, size, seed=1) if prompt else None

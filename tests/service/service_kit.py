@@ -43,7 +43,7 @@ class TellingProbe:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def predict(self, vectors: np.ndarray) -> np.ndarray:
+    def predict(self, vectors: np.ndarray, ages: np.ndarray, prompt_tokens: np.ndarray) -> np.ndarray:
         self.batches.append(len(vectors))
         answer = np.abs(vectors[:, : BINS.k].astype(np.float64))
         return (answer / answer.sum(axis=1, keepdims=True)).astype(np.float32)

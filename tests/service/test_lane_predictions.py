@@ -21,7 +21,7 @@ def expected(*vectors_and_steps: tuple[np.ndarray, int]) -> float:
     q = REFINER.start(first[None, : BINS.k])
     for answer, steps in later:
         q = REFINER.step(q, answer[None, : BINS.k] / answer.sum(), steps)
-    return float(REFINER.expected(q)[0])
+    return float(REFINER.tokens(q)[0])
 
 
 def test_prompt_row_gives_initial_prediction_and_rank(bench: Bench) -> None:
@@ -191,7 +191,8 @@ def test_long_batches_beat_in_between(bench: Bench) -> None:
     beats: list[int] = []
     chosen = np.arange(PROBE_BATCH * 2 + 1)
     vectors = np.tile(P0, (len(chosen), 1))
-    answer = predictor._probe(vectors, chosen, lambda: beats.append(1))
+    zeros = np.zeros(len(chosen), dtype=np.int64)
+    answer = predictor._probe(vectors, chosen, zeros, zeros, lambda: beats.append(1))
     assert len(answer) == len(chosen)
     assert len(beats) == 2
     assert bench.probe.batches == [PROBE_BATCH, PROBE_BATCH, 1]

@@ -23,10 +23,10 @@ class BreakingProbe(TellingProbe):
         super().__init__()
         self.broken = True
 
-    def predict(self, vectors: np.ndarray) -> np.ndarray:
+    def predict(self, vectors: np.ndarray, ages: np.ndarray, prompt_tokens: np.ndarray) -> np.ndarray:
         if self.broken:
             raise RuntimeError("no more memory")
-        return super().predict(vectors)
+        return super().predict(vectors, ages, prompt_tokens)
 
 
 class SureEncoder:
@@ -65,7 +65,7 @@ def running(loop: SidecarLoop) -> Iterator[threading.Thread]:
 
 
 def make_worker(bench: Bench, load: Callable[[], SureEncoder | None]) -> PromptWorker:
-    return PromptWorker(load, BINS.midpoints, bench.telemetry, on_loaded=lambda: None)
+    return PromptWorker(load, lambda p: p @ BINS.midpoints, bench.telemetry, on_loaded=lambda: None)
 
 
 def test_failed_prediction_is_counted_named_once_and_silent(

@@ -38,6 +38,12 @@ class Sink:
         """Whether somebody reads."""
         return self._writer is not None
 
+    @property
+    def lossless(self) -> bool:
+        """Whether the reader asked that nothing be dropped."""
+        writer = self._writer
+        return writer is not None and writer.spec.lossless
+
     def tend(self, now_ns: int) -> bool:
         """Beat, let go of a silent sidecar, look for one at intervals. Returns `active`."""
         if self._writer is not None:

@@ -22,6 +22,8 @@ from trail.engine.sink import Sink
 STAGES = 4
 """Steps in flight between the model and the ring on CUDA."""
 IDLE_S = 0.1
+LOSSLESS_WAIT_S = 30.0
+"""How long a step waits for buffers where nothing may be dropped (profiling alone)."""
 _DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -77,7 +79,7 @@ class Transfer(Protocol):
         ...
 
     def stage(self) -> Stage | None:
-        """Buffers for this step, None when all are in flight."""
+        """Buffers for this step, None when all are in flight; where nothing may be dropped it waits."""
         ...
 
     def send(self, stage: Stage, step: int, rows: npt.NDArray[np.void]) -> None:
@@ -189,7 +191,7 @@ class StreamTransfer:
 
     def stage(self) -> Stage | None:
         try:
-            return self._free.get_nowait()
+            return self._free.get(timeout=LOSSLESS_WAIT_S if self._sink.lossless else 0.0)
         except queue.Empty:
             self.dropped += 1
             return None

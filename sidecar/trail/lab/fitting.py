@@ -1,169 +1,243 @@
-"""Trains a small model's predictor on its own answers: choice of layer, probe, prompt predictor."""
+"""Trains a predictor from recorded answers: choice of layer, probe, filter, prompt predictor."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trail.lab.sampling import Sample, hidden_states, sample_answers
 from trail.lab.stages import Stages
-from trail.predict import artefact
-from trail.predict.bins import equal_bins
+from trail.predict.bins import Bins
+from trail.predict.decoding import fit_decoding
 from trail.predict.evaluation import Sequences, evaluate_sequences
-from trail.predict.fingerprint import describe_model
+from trail.predict.fingerprint import ModelDescription
 from trail.predict.manifest import Manifest
+from trail.predict.probe import Probe
+from trail.predict.recipes import Recipe
+from trail.predict.refine import Decoding, Refiner
 from trail.predict.split import held_out_prompts
 from trail.predict.training import (
-    ProbeRecipe,
-    PromptRecipe,
-    TrainedProbe,
+    TrainedPromptPredictor,
+    predict_rows,
     train_probe,
     train_prompt_predictor,
 )
 
-BINS = equal_bins(10, 512.0)
+_VALIDATION_SALT = 7919
+"""Added to the seed of the split, so that validation prompts are drawn apart from the held-out ones."""
 
 
 @dataclass(frozen=True)
-class PredictorSpec:
-    """How a predictor is trained. `layers` are tried, the best is kept.
+class Corpus:
+    """Answers to train on, one entry a request; `sequences` gives their hidden states at a layer.
 
-    An answer cut at `max_tokens` or by the context is trained on with the length it was cut to, where
-    `keep_cut` says that servers cut it there as well; otherwise it is left out, its length is not known.
+    `lengths` int [n] are whole output lengths in tokens, `censored` bool [n] marks answers that were cut.
     """
 
-    keep_cut: bool = False
-    layers: tuple[int, ...] = (2, 3)
-    max_tokens: int = 640
-    held_out_share: float = 0.1
-    trial: ProbeRecipe = field(default_factory=lambda: ProbeRecipe(epochs=2, batch_size=512))
-    probe: ProbeRecipe = field(default_factory=lambda: ProbeRecipe(batch_size=512))
-    prompt: PromptRecipe = field(default_factory=PromptRecipe)
-    seed: int = 1
+    prompts: Sequence[tuple[int, ...]]
+    lengths: npt.NDArray[np.integer]
+    censored: npt.NDArray[np.bool_]
+    layers: tuple[int, ...]
+    sequences: Callable[[int], Sequences]
+    vocab_size: int
+    sha256: str
+
+    def chosen(self, mask: npt.NDArray[np.bool_]) -> Corpus:
+        """The requests where `mask` bool [n] is set."""
+        return dataclasses.replace(
+            self,
+            prompts=[self.prompts[i] for i in np.flatnonzero(mask)],
+            lengths=self.lengths[mask],
+            censored=self.censored[mask],
+            sequences=lambda layer: select(self.sequences(layer), mask),
+        )
 
 
-def build_predictor(
-    model: Any,
-    model_dir: Path,
-    out: Path,
-    *,
-    prompts: Sequence[tuple[int, ...]],
-    spec: PredictorSpec,
-    stages: Stages,
-    model_id: str,
-) -> Manifest:
-    """Samples an answer to each of `prompts`, trains, evaluates on held-out prompts, writes the artefact."""
-    samples = _draw(model, prompts, spec, stages)
-    prompts = [sample.prompt for sample in samples]
-    lengths = np.array([len(sample.output) for sample in samples])
-    with stages.stage("hidden states", len(samples)) as advance:
-        recorded = hidden_states(model, samples, spec.layers, progress=advance)
-    held_out = held_out_prompts(prompts, spec.held_out_share, spec.seed)
-    if not held_out.any() or held_out.all():
-        raise ValueError(f"{len(prompts)} prompts are too few to train and judge on; draw more")
+@dataclass(frozen=True)
+class Split:
+    """Requests that are judged on, and those that stop the training early, bool [n] each; by prompt."""
 
-    with stages.stage("prompt predictor", spec.prompt.epochs) as advance:
-        prompt = train_prompt_predictor(
-            prompts,
-            lengths,
-            held_out,
-            bins=BINS,
-            vocab_size=int(model.config.vocab_size),
-            recipe=spec.prompt,
+    held_out: npt.NDArray[np.bool_]
+    validation: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, prompts: Sequence[tuple[int, ...]], recipe: Recipe, seed: int) -> Split:
+        """Raises ValueError where a part that is needed would be empty."""
+        held_out = held_out_prompts(prompts, recipe.held_out, seed)
+        validation = held_out_prompts(prompts, recipe.validation, seed + _VALIDATION_SALT) & ~held_out
+        for part, needed in (
+            (held_out, recipe.held_out > 0),
+            (validation, recipe.validation > 0),
+            (~held_out & ~validation, True),
+        ):
+            if needed and not part.any():
+                raise ValueError(
+                    f"{len(set(prompts))} prompts are too few to train and judge on; record more"
+                )
+        return cls(held_out, validation)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained predictor; `layers` has the trial's error of every layer tried."""
+
+    probe: Probe
+    decoding: Decoding
+    prompt: TrainedPromptPredictor | None
+    layers: dict[int, float]
+    metrics: dict[str, Any]
+    mean_output_tokens: float
+
+    def manifest(
+        self, model: ModelDescription, corpus: Corpus, recipe: Recipe, names: tuple[str, str]
+    ) -> Manifest:
+        """What `trail.json` says; `names` are the model's id and revision."""
+        return Manifest.for_model(
+            model,
+            model_id=names[0],
+            model_revision=names[1],
+            layer=self.probe.layer,
+            bins=self.probe.bins,
+            training_data_sha256=corpus.sha256,
+            mean_output_tokens=self.mean_output_tokens,
+            decoding=self.decoding,
+            metrics=self.metrics,
+            recipe=dataclasses.asdict(recipe),
+        )
+
+
+def fit(corpus: Corpus, recipe: Recipe, split_seed: int, stages: Stages, device: str = "cpu") -> Fitted:
+    """Train on `corpus` by `recipe`. The layer whose trial has the least error on validation prompts is kept.
+
+    Raises ValueError where there is too little to train on.
+    """
+    if recipe.cut == "left-out":
+        corpus = corpus.chosen(~corpus.censored)
+    elif recipe.cut == "whole":
+        corpus = dataclasses.replace(corpus, censored=np.zeros(len(corpus.lengths), dtype=np.bool_))
+    if not len(corpus.lengths):
+        raise ValueError("there is no answer to train on")
+    split = Split.of(corpus.prompts, recipe, split_seed)
+    if not (split.validation & ~corpus.censored).any():
+        raise ValueError(
+            "no answer to a validation prompt ended by itself; record more prompts, or with a larger limit of"
+            " tokens"
+        )
+    bins = recipe.make_bins(float(corpus.lengths.max()))
+    prompt = _fit_prompt(corpus, split, bins, recipe, stages)
+    trials: dict[int, float] = {}
+    if len(corpus.layers) > 1:
+        with stages.stage("choice of layer", len(corpus.layers) * recipe.trial.epochs) as advance:
+            for layer in corpus.layers:
+                trials[layer] = _Layer(corpus, split, bins, layer).trial(recipe, device, advance)
+    layer = min(trials, key=lambda k: trials[k]) if trials else corpus.layers[0]
+    chosen = _Layer(corpus, split, bins, layer)
+    with stages.stage(f"probe of layer {layer}", recipe.probe.epochs) as advance:
+        probe, probe_metrics = chosen.train(recipe, device, advance)
+    decoding = chosen.decoding(probe, recipe)
+    constant = float(np.median(chosen.sequences.remaining[chosen.sequences.per_row(chosen.training)]))
+    metrics: dict[str, Any] = {
+        "held_out": chosen.judge(probe, decoding, constant, prompt),
+        "probe": probe_metrics,
+        "layer_trial_mae_refined_tokens": {str(k): mae for k, mae in trials.items()},
+    }
+    if prompt is not None:
+        metrics["prompt"] = prompt.metrics
+    mean = float(corpus.lengths[chosen.training].mean())
+    return Fitted(probe, decoding, prompt, trials, metrics, mean)
+
+
+class _Layer:
+    """The recorded hidden states of one layer, and what is trained on and judged by them."""
+
+    def __init__(self, corpus: Corpus, split: Split, bins: Bins, layer: int) -> None:
+        self.sequences = dataclasses.replace(corpus.sequences(layer), censored=corpus.censored)
+        self.training = ~split.held_out & ~split.validation
+        self._corpus, self._split, self._bins, self._layer = corpus, split, bins, layer
+
+    def train(
+        self, recipe: Recipe, device: str, advance: Callable[[int], None], *, trial: bool = False
+    ) -> tuple[Probe, dict[str, float]]:
+        of = recipe.trial if trial else recipe.probe
+        trained = train_probe(
+            self.sequences.rows(),
+            self.sequences.per_row(self._split.held_out),
+            validation=self.sequences.per_row(self._split.validation),
+            bins=self._bins,
+            layer=self._layer,
+            recipe=of,
+            device=device,
             progress=lambda _done, _total, _loss: advance(1),
         )
-    prompt_tokens = prompt.predictor.predict([prompts[i] for i in np.flatnonzero(held_out)]) @ BINS.midpoints
+        return trained.probe, trained.metrics
 
-    trial_mae = {}
-    with stages.stage("choice of layer", len(spec.layers) * spec.trial.epochs) as advance:
-        for k in spec.layers:
-            trial = _fit(recorded[k], held_out, k, spec.trial, advance)
-            trial_mae[k] = _judge(recorded[k], held_out, trial)["mae_refined_tokens"]
-    layer = min(trial_mae, key=lambda k: trial_mae[k])
-    with stages.stage(f"probe of layer {layer}", spec.probe.epochs) as advance:
-        probe = _fit(recorded[layer], held_out, layer, spec.probe, advance)
+    def trial(self, recipe: Recipe, device: str, advance: Callable[[int], None]) -> float:
+        """Mean absolute error of a short training on the validation prompts (held-out ones without any)."""
+        probe, _ = self.train(recipe, device, advance, trial=True)
+        of = self._split.validation if self._split.validation.any() else self._split.held_out
+        judged = select(self.sequences, of & ~self._corpus.censored)
+        return evaluate_sequences(judged, probe, constant_tokens=0.0, decoding=recipe.decoding)[
+            "mae_refined_tokens"
+        ]
 
-    manifest = Manifest.for_model(
-        describe_model(model_dir),
-        model_id=model_id,
-        model_revision=hashlib.sha256((model_dir / "model.safetensors").read_bytes()).hexdigest()[:12],
-        layer=layer,
-        bins=BINS,
-        training_data_sha256=_hash(samples),
-        mean_output_tokens=float(lengths[~held_out].mean()),
-        metrics={
-            "held_out": _judge(recorded[layer], held_out, probe, prompt_tokens),
-            "probe": probe.metrics,
-            "prompt": prompt.metrics,
-            "layer_trial_mae_refined_tokens": {str(k): mae for k, mae in trial_mae.items()},
-        },
-        recipe=asdict(spec),
-    )
-    return artefact.save(out, manifest, probe.probe, prompt.predictor)
+    def decoding(self, probe: Probe, recipe: Recipe) -> Decoding:
+        if not recipe.fit_decoding:
+            return recipe.decoding
+        validation = select(self.sequences, self._split.validation)
+        return fit_decoding(validation, predict_rows(probe, validation.rows()), self._bins, recipe.decoding)
+
+    def judge(
+        self, probe: Probe, decoding: Decoding, constant: float, prompt: TrainedPromptPredictor | None
+    ) -> dict[str, float]:
+        """Errors on held-out answers that ended by themselves."""
+        judged = self._split.held_out & ~self._corpus.censored
+        if not judged.any():
+            return {"requests": 0.0}
+        tokens = None
+        if prompt is not None:
+            p = prompt.predictor.predict([self._corpus.prompts[i] for i in np.flatnonzero(judged)])
+            tokens = Refiner(self._bins, dataclasses.replace(decoding, sharpness=1.0)).tokens(p)
+        return evaluate_sequences(
+            select(self.sequences, judged),
+            probe,
+            constant_tokens=constant,
+            decoding=decoding,
+            prompt_tokens=tokens,
+        )
 
 
-def _draw(
-    model: Any, prompts: Sequence[tuple[int, ...]], spec: PredictorSpec, stages: Stages
-) -> list[Sample]:
-    with stages.stage("answers to train on", len(prompts)) as advance:
-        samples = sample_answers(model, prompts, seed=spec.seed, max_tokens=spec.max_tokens, progress=advance)
-    return [sample for sample in samples if sample.ended or spec.keep_cut]
-
-
-def _fit(
-    recorded: Sequences,
-    held_out: npt.NDArray[np.bool_],
-    layer: int,
-    recipe: ProbeRecipe,
-    advance: Callable[[int], None],
-) -> TrainedProbe:
-    rows_held_out = np.repeat(held_out, np.diff(recorded.offsets))
-    return train_probe(
-        recorded.vectors,
-        recorded.remaining,
-        rows_held_out,
-        bins=BINS,
-        layer=layer,
-        recipe=recipe,
-        progress=lambda _done, _total, _loss: advance(1),
+def select(sequences: Sequences, chosen: npt.NDArray[np.bool_]) -> Sequences:
+    """The requests where `chosen` bool [n] is set; their vectors are copied."""
+    rows = sequences.per_row(chosen)
+    return Sequences(
+        vectors=sequences.vectors[np.flatnonzero(rows)],
+        ages=sequences.ages[rows],
+        offsets=np.concatenate([[0], np.cumsum(np.diff(sequences.offsets)[chosen])]),
+        lengths=sequences.lengths[chosen],
+        prompt_tokens=sequences.prompt_tokens[chosen],
+        censored=None if sequences.censored is None else sequences.censored[chosen],
+        limits=None if sequences.limits is None else sequences.limits[chosen],
     )
 
 
-def _judge(
-    recorded: Sequences,
-    held_out: npt.NDArray[np.bool_],
-    trained: TrainedProbe,
-    prompt_tokens: npt.NDArray[np.floating] | None = None,
-) -> dict[str, float]:
-    rows_held_out = np.repeat(held_out, np.diff(recorded.offsets))
-    return evaluate_sequences(
-        _select(recorded, held_out),
-        trained.probe,
-        constant_tokens=float(np.median(recorded.remaining[~rows_held_out])),
-        prompt_tokens=prompt_tokens,
-    )
-
-
-def _select(recorded: Sequences, chosen: npt.NDArray[np.bool_]) -> Sequences:
-    rows = np.repeat(chosen, np.diff(recorded.offsets))
-    lengths = recorded.lengths[chosen]
-    offsets = np.concatenate([[0], np.cumsum(np.diff(recorded.offsets)[chosen])])
-    return dataclasses.replace(
-        recorded, vectors=recorded.vectors[rows], ages=recorded.ages[rows], offsets=offsets, lengths=lengths
-    )
-
-
-def _hash(samples: Sequence[Sample]) -> str:
-    """sha256 over prompts and outputs in order, so that two builds can be compared."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        for tokens in (sample.prompt, sample.output):
-            digest.update(np.asarray([len(tokens), *tokens], "<u4").tobytes())
-    return digest.hexdigest()
+def _fit_prompt(
+    corpus: Corpus, split: Split, bins: Bins, recipe: Recipe, stages: Stages
+) -> TrainedPromptPredictor | None:
+    if recipe.prompt is None:
+        return None
+    with stages.stage("prompt predictor", recipe.prompt.epochs) as advance:
+        return train_prompt_predictor(
+            corpus.prompts,
+            corpus.lengths,
+            split.held_out,
+            bins=bins,
+            vocab_size=corpus.vocab_size,
+            recipe=recipe.prompt,
+            censored=corpus.censored,
+            validation=split.validation,
+            progress=lambda _done, _total, _loss: advance(1),
+        )

@@ -18,6 +18,7 @@ PLUGIN_NAME = "trail"
 
 _SHM = Path("/dev/shm")  # noqa: S108 - shared memory is meant
 _POLL_S = 0.05
+_TERM_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,22 @@ def with_trail(env: Mapping[str, str], trail: TrailSetup) -> dict[str, str]:
         plugins = [p for p in out[VLLM_PLUGINS].split(",") if p]
         out[VLLM_PLUGINS] = ",".join([*plugins, *([] if PLUGIN_NAME in plugins else [PLUGIN_NAME])])
     return out
+
+
+def run_to_end(command: Sequence[str]) -> None:
+    """Run a command of ours in the foreground. Raises RuntimeError where it fails.
+
+    Interrupted, it is told to stop and waited for: `subprocess.run` would kill it before it has stopped its
+    own servers.
+    """
+    with subprocess.Popen(list(command)) as child:
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()
+            raise
+    if code:
+        raise RuntimeError(f"'{' '.join(command)}' ended with {code}")
 
 
 class Child:
@@ -133,7 +150,10 @@ class Child:
         self._kill_group()
 
     def _kill_group(self) -> None:
+        """SIGTERM first: what listens to it removes its shared memory, which nobody else would."""
         try:
+            os.killpg(self.pid, signal.SIGTERM)
+            time.sleep(_TERM_S)
             os.killpg(self.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             return

@@ -120,13 +120,15 @@ def hidden_states(
     samples: Sequence[Sample],
     layers: Sequence[int],
     *,
+    max_tokens: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[int, Sequences]:
     """Hidden states of the samples at each of `layers`, numbered as Hugging Face `hidden_states[k]`.
 
     A sample of L output tokens has L rows: the mean over its prompt at age 0, then the state at each
     generated token's own input position, ages 1 to L - 1 (its last token is never fed in). One pass over
-    each whole text: under causal attention this is what was computed while generating.
+    each whole text: under causal attention this is what was computed while generating. `max_tokens` is the
+    limit the answers were sampled with, beside the context's.
     """
     lengths = np.array([len(sample.output) for sample in samples], np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -152,7 +154,17 @@ def hidden_states(
         if progress is not None:
             progress(len(chunk))
     ages = np.concatenate([np.arange(n) for n in lengths])
-    return {k: Sequences(vectors[k], ages, offsets, lengths) for k in layers}
+    prompt_tokens = np.array([len(sample.prompt) for sample in samples], np.int64)
+    censored = np.array([not sample.ended for sample in samples], np.bool_)
+    limits = int(model.config.max_position_embeddings) - prompt_tokens
+    if max_tokens is not None:
+        limits = np.minimum(limits, max_tokens)
+    return {
+        k: Sequences(
+            vectors[k], ages, offsets, lengths, prompt_tokens=prompt_tokens, censored=censored, limits=limits
+        )
+        for k in layers
+    }
 
 
 def _generate(model: Any, ids: torch.Tensor, generator: torch.Generator, max_tokens: int) -> list[list[int]]:

@@ -67,3 +67,19 @@ def equal_bins(k: int = 10, max_tokens: float = 512.0) -> Bins:
     if k < 1:
         raise ValueError(f"at least one bin is needed, got k = {k}")
     return Bins(tuple(float(edge) for edge in np.linspace(0.0, max_tokens, k + 1)))
+
+
+def geometric_bins(k: int = 24, max_tokens: float = 512.0) -> Bins:
+    """`k` bins over 0 to `max_tokens` tokens whose edges grow by a constant factor, rounded to whole tokens.
+
+    Few tokens are told apart finely, many coarsely: an error is judged against the length it is made at. The
+    first bin is [0, 2), since a request that still runs has at least one token to come. Raises ValueError
+    where `max_tokens` is too small for `k` bins of at least one token.
+    """
+    if k < 1:
+        raise ValueError(f"at least one bin is needed, got k = {k}")
+    edges = [0.0]
+    for i in range(1, k):
+        grown = 2.0 * (max_tokens / 2.0) ** ((i - 1) / (k - 1))
+        edges.append(max(float(round(grown)), edges[-1] + (1.0 if i > 1 else 2.0)))
+    return Bins((*edges, float(max_tokens)))

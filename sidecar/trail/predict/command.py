@@ -44,6 +44,10 @@ def _table(manifest: Manifest) -> str:
         ("weights", manifest.weights_fingerprint[:16] or "not recorded"),
         ("layer", f"{manifest.layer} of {manifest.num_layers}, hidden size {manifest.hidden_size}"),
         ("bins", f"{bins.k}, from 0 to {bins.edges[-1]:g} tokens"),
+        (
+            "decoding",
+            ", ".join(f"{name} {_shown(value)}" for name, value in manifest.decoding.to_json().items()),
+        ),
         ("prompt predictor", "yes" if manifest.has_prompt else "no"),
         ("mean output", f"{manifest.mean_output_tokens:.1f} tokens in the training data"),
         ("training data", manifest.training_data_sha256[:16]),

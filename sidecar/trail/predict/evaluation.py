@@ -1,34 +1,41 @@
 """How well a predictor follows requests through their decoding: the paper's comparison of predictors."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trail.predict.probe import Probe
-from trail.predict.refine import Refiner
-
-_CHUNK_ROWS = 8192
+from trail.predict.refine import PAPER, Decoding, Refiner
+from trail.predict.training import ProbeRows, predict_rows
 
 
 @dataclass(frozen=True)
 class Sequences:
     """Recorded requests, one after another: request i owns rows offsets[i] to offsets[i + 1].
 
-    `vectors` float [N, H]; `ages` int [N], within a request ascending from 0 (the prompt's vector);
-    `lengths` int [n], the whole output lengths in tokens; `offsets` int [n + 1]. Raises ValueError where
-    these contradict each other.
+    `vectors` float [N, H], may be memory-mapped; `ages` int [N], within a request ascending from 0 (the
+    prompt's vector); `lengths` int [n], the whole output lengths in tokens; `offsets` int [n + 1];
+    `prompt_tokens` int [n]; `censored` bool [n]: the answer was cut, its true length is at least that (none
+    by default); `limits` int [n], the most tokens each answer could have had, where known. Raises ValueError
+    where these contradict each other.
     """
 
     vectors: npt.NDArray[np.floating]
     ages: npt.NDArray[np.integer]
     offsets: npt.NDArray[np.integer]
     lengths: npt.NDArray[np.integer]
+    prompt_tokens: npt.NDArray[np.integer]
+    censored: npt.NDArray[np.bool_] | None = None
+    limits: npt.NDArray[np.integer] | None = None
 
     def __post_init__(self) -> None:
         counts = np.diff(self.offsets)
         if len(counts) != len(self.lengths) or self.offsets[0] != 0 or np.any(counts < 1):
             raise ValueError("offsets must start at 0 and give every request at least one row")
+        if len(self.prompt_tokens) != len(self.lengths):
+            raise ValueError(f"{len(self.lengths)} requests need as many prompt_tokens")
         if self.offsets[-1] != len(self.ages) or len(self.ages) != len(self.vectors):
             raise ValueError(
                 f"offsets end at {self.offsets[-1]}, there are {len(self.ages)} ages and"
@@ -42,11 +49,31 @@ class Sequences:
         if np.any(self.remaining < 0):
             raise ValueError("an age is beyond the whole output length of its request")
 
+    def per_row(self, values: npt.NDArray[np.generic]) -> npt.NDArray[Any]:
+        """One value a request [n], repeated at its rows [N]."""
+        return np.repeat(values, np.diff(self.offsets))
+
+    @property
+    def left(self) -> npt.NDArray[np.int64] | None:
+        """The most tokens that could still come at every row, int64 [N]; None without limits."""
+        if self.limits is None:
+            return None
+        return np.maximum(self.per_row(self.limits).astype(np.int64) - self.ages, 0)
+
+    def rows(self) -> ProbeRows:
+        """What a probe is trained on."""
+        return ProbeRows(
+            self.vectors,
+            self.remaining,
+            ages=self.ages,
+            prompt_tokens=self.per_row(self.prompt_tokens),
+            censored=None if self.censored is None else self.per_row(self.censored),
+        )
+
     @property
     def remaining(self) -> npt.NDArray[np.int64]:
         """Tokens still to come at every row, int64 [N]."""
-        whole = np.repeat(self.lengths, np.diff(self.offsets)).astype(np.int64)
-        return whole - self.ages.astype(np.int64)
+        return self.per_row(self.lengths).astype(np.int64) - self.ages.astype(np.int64)
 
 
 def evaluate_sequences(
@@ -54,6 +81,7 @@ def evaluate_sequences(
     probe: Probe,
     *,
     constant_tokens: float,
+    decoding: Decoding = PAPER,
     prompt_tokens: npt.NDArray[np.floating] | None = None,
 ) -> dict[str, float]:
     """Mean absolute errors in tokens over all decode steps (rows of age 1 and more), by predictor.
@@ -64,7 +92,7 @@ def evaluate_sequences(
     `mae_initial_*`: the same predictors on the whole length, before the first token. Also `requests` and
     `rows`.
     """
-    raw, refined = predict_sequences(sequences, probe)
+    raw, refined = predict_sequences(sequences, probe, decoding)
     remaining = sequences.remaining.astype(np.float64)
     predictions = {
         "constant": np.full(len(remaining), constant_tokens),
@@ -72,7 +100,7 @@ def evaluate_sequences(
         "refined": refined,
     }
     if prompt_tokens is not None:
-        whole = np.repeat(np.asarray(prompt_tokens, dtype=np.float64), np.diff(sequences.offsets))
+        whole = sequences.per_row(np.asarray(prompt_tokens, dtype=np.float64))
         predictions["prompt"] = np.maximum(whole - sequences.ages, 0.0)
     decode = sequences.ages > 0
     initial = sequences.offsets[:-1]
@@ -88,23 +116,27 @@ def evaluate_sequences(
 
 
 def predict_sequences(
-    sequences: Sequences, probe: Probe
+    sequences: Sequences, probe: Probe, decoding: Decoding = PAPER
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Predicted remaining tokens at every row, raw and refined, float64 [N] each."""
-    refiner = Refiner(probe.bins)
-    chunks = [
-        probe.predict(np.asarray(sequences.vectors[begin : begin + _CHUNK_ROWS]))
-        for begin in range(0, len(sequences.ages), _CHUNK_ROWS)
-    ]
-    p = np.concatenate([np.empty((0, probe.bins.k), dtype=np.float32), *chunks])
+    refiner = Refiner(probe.bins, decoding)
+    p = predict_rows(probe, sequences.rows())
+    return refiner.tokens(refiner.start(p)), refiner.tokens(follow(sequences, p, refiner))
+
+
+def follow(sequences: Sequences, p: npt.NDArray[np.floating], refiner: Refiner) -> npt.NDArray[np.float32]:
+    """The posterior at every row, float32 [N, k], from the probe's outputs `p` [N, k].
+
+    All requests advance together, as they do in the sidecar's batches.
+    """
     starts, counts = sequences.offsets[:-1], np.diff(sequences.offsets)
-    refined = np.empty(len(p))
+    posterior = np.empty(p.shape, dtype=np.float32)
     q = refiner.start(p[starts])
-    refined[starts] = refiner.expected(q)
+    posterior[starts] = q
     for t in range(1, int(counts.max(initial=0))):
         active = np.flatnonzero(counts > t)
         rows = starts[active] + t
         passed = sequences.ages[rows].astype(np.int64) - sequences.ages[rows - 1].astype(np.int64)
         q[active] = refiner.step(q[active], p[rows], passed)
-        refined[rows] = refiner.expected(q[active])
-    return refiner.expected(refiner.start(p)), refined
+        posterior[rows] = q[active]
+    return posterior

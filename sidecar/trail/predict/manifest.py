@@ -10,8 +10,9 @@ from typing import Any
 
 from trail.predict.bins import Bins
 from trail.predict.fingerprint import ModelDescription, architecture_fingerprint
+from trail.predict.refine import PAPER, Decoding
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MANIFEST_FILE = "trail.json"
 PROBE_FILE = "probe.safetensors"
@@ -37,9 +38,9 @@ class Manifest:
 
     `architecture`, `model_fingerprint` and `weights_fingerprint` come from `fingerprint.describe_model`.
     `layer` counts as Hugging Face `hidden_states[layer]`. `mean_output_tokens` is the mean whole output
-    length in the training data, the best guess for a request nobody has looked at. `metrics` and `recipe`
-    are JSON objects for people. `files` is filled in when the artefact is saved. Raises ArtefactError
-    for values that contradict each other.
+    length in the training data, the best guess for a request nobody has looked at. `decoding` says how the
+    probe's outputs become predictions. `metrics` and `recipe` are JSON objects for people. `files` is filled
+    in when the artefact is saved. Raises ArtefactError for values that contradict each other.
     """
 
     model_id: str
@@ -53,6 +54,7 @@ class Manifest:
     bins: Bins
     training_data_sha256: str
     mean_output_tokens: float
+    decoding: Decoding = PAPER
     metrics: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class Manifest:
         bins: Bins,
         training_data_sha256: str,
         mean_output_tokens: float,
+        decoding: Decoding,
         metrics: Mapping[str, Any],
         recipe: Mapping[str, Any],
     ) -> "Manifest":
@@ -100,6 +103,7 @@ class Manifest:
             bins=bins,
             training_data_sha256=training_data_sha256,
             mean_output_tokens=mean_output_tokens,
+            decoding=decoding,
             metrics=metrics,
             recipe=recipe,
         )
@@ -178,6 +182,7 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         bins=Bins(tuple(float(edge) for edge in edges)),
         training_data_sha256=text("training_data_sha256"),
         mean_output_tokens=float(mean),
+        decoding=Decoding.from_json(mapping("decoding")),
         metrics=mapping("metrics"),
         recipe=mapping("recipe"),
         files=_parse_files(mapping("files")),

@@ -1,6 +1,8 @@
 """The probe: a small classifier from one layer's hidden state to bins of remaining length.
 
-TRAIL (arXiv 2410.01035): Linear(H, 512) -> ReLU -> Linear(512, k) -> softmax.
+TRAIL (arXiv 2410.01035): Linear(H, 512) -> ReLU -> Linear(512, k) -> softmax. A probe with position inputs
+also reads how many tokens the request has generated and how long its prompt is, which hidden states only
+hint at.
 """
 
 from collections.abc import Mapping
@@ -15,14 +17,25 @@ from trail.predict.bins import Bins
 HIDDEN_UNITS = 512
 
 WEIGHT_NAMES = ("hidden.weight", "hidden.bias", "output.weight", "output.bias")
+POSITION_WEIGHT = "position.weight"
+POSITION_INPUTS = 4
+
+_SCALE = 1024.0
+
+
+def position_inputs(ages: npt.ArrayLike, prompt_tokens: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """What a probe sees of a position, float32 [n, POSITION_INPUTS], from two counts of tokens [n]."""
+    age, prompt = np.asarray(ages, dtype=np.float32), np.asarray(prompt_tokens, dtype=np.float32)
+    return np.stack([np.log1p(age), np.log1p(prompt), age / _SCALE, (age + prompt) / _SCALE], axis=-1)
 
 
 class Probe:
     """Inference on CPU in float32, one batch a call.
 
     `weights` maps WEIGHT_NAMES to float arrays: hidden.weight [units, H], hidden.bias [units],
-    output.weight [k, units], output.bias [k]. `layer` counts as Hugging Face `hidden_states[layer]`.
-    Raises ValueError for missing weights, shapes that do not fit together, or non-finite values.
+    output.weight [k, units], output.bias [k]; POSITION_WEIGHT [units, POSITION_INPUTS] where position is
+    read. `layer` counts as Hugging Face `hidden_states[layer]`. Raises ValueError for missing weights,
+    shapes that do not fit together, or non-finite values.
     """
 
     def __init__(self, weights: Mapping[str, npt.NDArray[np.floating]], bins: Bins, layer: int) -> None:
@@ -31,10 +44,24 @@ class Probe:
         self.weights = _checked(weights, bins)
         self.hidden_size = int(self.weights["hidden.weight"].shape[1])
         self._tensors = [torch.from_numpy(self.weights[name].copy()) for name in WEIGHT_NAMES]
+        position = self.weights.get(POSITION_WEIGHT)
+        self._position = None if position is None else torch.from_numpy(position.copy())
+
+    @property
+    def reads_position(self) -> bool:
+        """Whether ages and prompt lengths are inputs."""
+        return self._position is not None
 
     @classmethod
     def untrained(
-        cls, hidden_size: int, bins: Bins, layer: int, *, units: int = HIDDEN_UNITS, seed: int = 0
+        cls,
+        hidden_size: int,
+        bins: Bins,
+        layer: int,
+        *,
+        units: int = HIDDEN_UNITS,
+        position: bool = False,
+        seed: int = 0,
     ) -> "Probe":
         """Random weights as torch initialises linear layers: uniform within 1 / sqrt(inputs)."""
         rng = np.random.default_rng(seed)
@@ -45,11 +72,20 @@ class Probe:
             return weight, rng.uniform(-bound, bound, outputs).astype(np.float32)
 
         arrays = (*linear(units, hidden_size), *linear(bins.k, units))
-        return cls(dict(zip(WEIGHT_NAMES, arrays, strict=True)), bins, layer)
+        weights = dict(zip(WEIGHT_NAMES, arrays, strict=True))
+        if position:
+            weights[POSITION_WEIGHT] = linear(units, POSITION_INPUTS)[0]
+        return cls(weights, bins, layer)
 
-    def predict(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    def predict(
+        self,
+        vectors: npt.NDArray[np.floating],
+        ages: npt.ArrayLike | None = None,
+        prompt_tokens: npt.ArrayLike | None = None,
+    ) -> npt.NDArray[np.float32]:
         """Probabilities float32 [n, k] of the remaining length's bin for hidden states [n, H].
 
+        `ages` and `prompt_tokens` [n] are needed by a probe that reads position, and ignored by another.
         A row that holds NaN gives a row of NaN, which the refinement takes for no evidence.
         Raises ValueError when the vectors have another width than the probe was trained for.
         """
@@ -63,8 +99,12 @@ class Probe:
             batch = batch.copy()
         hidden_weight, hidden_bias, output_weight, output_bias = self._tensors
         with torch.inference_mode():
-            units = F.linear(torch.from_numpy(batch), hidden_weight, hidden_bias).relu_()
-            probabilities = F.softmax(F.linear(units, output_weight, output_bias), dim=1)
+            units = F.linear(torch.from_numpy(batch), hidden_weight, hidden_bias)
+            if self._position is not None:
+                if ages is None or prompt_tokens is None:
+                    raise ValueError("this probe reads position: give ages and prompt_tokens")
+                units += F.linear(torch.from_numpy(position_inputs(ages, prompt_tokens)), self._position)
+            probabilities = F.softmax(F.linear(units.relu_(), output_weight, output_bias), dim=1)
         result: npt.NDArray[np.float32] = probabilities.numpy()
         return result
 
@@ -75,13 +115,19 @@ def _checked(
     missing = [name for name in WEIGHT_NAMES if name not in weights]
     if missing:
         raise ValueError(f"the probe's weights lack {', '.join(missing)}")
-    arrays = {name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in WEIGHT_NAMES}
+    names = (*WEIGHT_NAMES, *([POSITION_WEIGHT] if POSITION_WEIGHT in weights else []))
+    arrays = {name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in names}
     if arrays["hidden.weight"].ndim != 2 or 0 in arrays["hidden.weight"].shape:
         raise ValueError(f"hidden.weight must be [units, H], got {list(arrays['hidden.weight'].shape)}")
     units = arrays["hidden.weight"].shape[0]
-    expected = {"hidden.bias": (units,), "output.weight": (bins.k, units), "output.bias": (bins.k,)}
+    expected = {
+        "hidden.bias": (units,),
+        "output.weight": (bins.k, units),
+        "output.bias": (bins.k,),
+        POSITION_WEIGHT: (units, POSITION_INPUTS),
+    }
     for name, shape in expected.items():
-        if arrays[name].shape != shape:
+        if name in arrays and arrays[name].shape != shape:
             raise ValueError(
                 f"{name} has shape {list(arrays[name].shape)}, {list(shape)} fits"
                 f" {units} hidden units and {bins.k} bins"

@@ -1,20 +1,93 @@
-"""Refinement of per-step predictions: the Bayesian filter of TRAIL (arXiv 2410.01035, section 3).
+"""From the probe's output at single steps to one prediction that follows a request.
 
-A request with remaining length L has remaining length L - 1 one token later. Within bins that is a
-Markov chain: a bin of width w is left downwards with probability 1 / w, the lowest bin absorbs. Each
-step predicts with that chain and corrects with the probe's output p:
+A request with remaining length L has remaining length L - 1 one token later. What is believed of it is moved
+down by the tokens that passed and joined with the probe's newest output p, in one of two ways:
+
+*bayes*, TRAIL (arXiv 2410.01035, section 3): within bins the move is a Markov chain, a bin of width w is left
+downwards with probability 1 / w and the lowest bin absorbs; the join multiplies:
 
     q_0 = p_0,    prior_t = T q_{t-1},    q_t(i) proportional to prior_t(i) p_t(i)
+
+Outputs of successive steps say much the same, and multiplying counts it again every time: q becomes far too
+narrow.
+
+*pool*: the move shifts each bin's mass, evenly spread, by exactly the tokens that passed; the join is a
+geometric mean whose weights sum to 1, which counts shared evidence once:
+
+    q_t(i) proportional to prior_t(i)^m p_t(i)^(1 - m),    m = 2^(-1 / half-life)
+
+The half-life counts predictions, not tokens: where they come seldom, each is worth remembering for longer.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trail.predict.bins import Bins
+from trail.predict.quantiles import median
 
 _CACHED_POWERS = 1024
+_TINY = 1e-9
+"""Stands for 0 in logarithms: the pool must not exclude for ever what one step thought impossible."""
+
+FILTERS = ("bayes", "pool")
+POINTS = ("mean", "median")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a posterior is kept and read. The default is the paper's.
+
+    `half_life` (predictions, of the pool) is how fast older evidence fades; 0 forgets it at once. What is
+    read is the posterior to the power of `sharpness`, normalised: below 1 makes it wider. `point` says which
+    number stands for the distribution: its mean over the bins' midpoints, or its median.
+    Raises ValueError for anything else.
+    """
+
+    filter: str = "bayes"
+    half_life: float = 0.0
+    sharpness: float = 1.0
+    point: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.filter not in FILTERS or self.point not in POINTS:
+            raise ValueError(
+                f"the filter is one of {', '.join(FILTERS)} and the point one of {', '.join(POINTS)}, got"
+                f" {self.filter!r} and {self.point!r}"
+            )
+        if not (0 <= self.half_life < float("inf") and 0 < self.sharpness < float("inf")):
+            raise ValueError(
+                f"half_life must be at least 0 and sharpness positive, got {self.half_life} and"
+                f" {self.sharpness}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `trail.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Decoding":
+        """What `to_json` gave. Raises ValueError for missing, unknown or wrong fields."""
+        if set(values) != {"filter", "half_life", "sharpness", "point"}:
+            raise ValueError(
+                f"decoding must hold filter, half_life, sharpness and point, got {sorted(values)}"
+            )
+        for name in ("half_life", "sharpness"):
+            if type(values[name]) not in (int, float):
+                raise ValueError(f"{name} must be a number, got {values[name]!r}")
+        return cls(
+            str(values["filter"]),
+            float(values["half_life"]),
+            float(values["sharpness"]),
+            str(values["point"]),
+        )
+
+
+PAPER = Decoding()
 
 
 class Refiner:
@@ -24,15 +97,17 @@ class Refiner:
     `start` and `step` for what happens to unusable evidence.
     """
 
-    def __init__(self, bins: Bins) -> None:
+    def __init__(self, bins: Bins, decoding: Decoding = PAPER) -> None:
         self.bins = bins
-        self._power = lru_cache(maxsize=_CACHED_POWERS)(self._compute_power)
+        self.decoding = decoding
+        compute = self._shift if decoding.filter == "pool" else self._power
+        self._moves = lru_cache(maxsize=_CACHED_POWERS)(compute)
 
     def transition(self, steps: int = 1) -> npt.NDArray[np.float64]:
-        """T to the power of `steps`, float64 [k, k], read-only; column j is where bin j's mass goes."""
+        """The move by `steps` tokens, float64 [k, k], read-only; column j is where bin j's mass goes."""
         if steps < 0:
             raise ValueError(f"a request cannot be moved back, got steps = {steps}")
-        return self._power(steps)
+        return self._moves(steps)
 
     def start(self, p0: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """q_0 = p_0, normalised. A row that is no distribution (NaN, all zero) becomes uniform."""
@@ -41,7 +116,7 @@ class Refiner:
         return p
 
     def advance(self, q: npt.ArrayLike, steps: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """T^steps q, float64 [n, k]: what is believed `steps` tokens later, without evidence.
+        """What is believed `steps` tokens later without evidence, float64 [n, k].
 
         `steps` is a scalar or int [n], each at least 0.
         """
@@ -64,24 +139,54 @@ class Refiner:
         evidence, usable = self._evidence(p)
         if evidence.shape != prior.shape:
             raise ValueError(f"q is {prior.shape} and p is {evidence.shape}; both must be [n, {self.bins.k}]")
-        joint = prior * evidence
+        joint = self._pooled(prior, evidence) if self.decoding.filter == "pool" else prior * evidence
         total = joint.sum(axis=1)
-        agreeing = total > 0
+        agreeing = usable & (total > 0)
         posterior = np.where(usable[:, None], evidence, prior)
         posterior[agreeing] = joint[agreeing] / total[agreeing, None]
         return posterior
 
-    def expected(self, q: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Predicted remaining length in tokens, float64 [n]: sum over bins of q(i) midpoint(i)."""
-        return self._distributions(q) @ self.bins.midpoints
+    def read(self, q: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """The distribution of the remaining length that the posterior `q` stands for, float64 [n, k]."""
+        rows = self._distributions(q)
+        if self.decoding.sharpness == 1.0:
+            return rows
+        return _normalised(self.decoding.sharpness * np.log(rows + _TINY))
 
-    def _compute_power(self, steps: int) -> npt.NDArray[np.float64]:
+    def tokens(self, q: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Predicted remaining length in tokens, float64 [n]: the paper's sum of q(i) midpoint(i), or the
+        median."""
+        distribution = self.read(q)
+        if self.decoding.point == "median":
+            return median(distribution, self.bins)
+        return distribution @ self.bins.midpoints
+
+    def _pooled(
+        self, prior: npt.NDArray[np.float64], evidence: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        half_life = self.decoding.half_life
+        memory = 2.0 ** (-1.0 / half_life) if half_life > 0 else 0.0
+        return _normalised(memory * np.log(prior + _TINY) + (1 - memory) * np.log(evidence + _TINY))
+
+    def _power(self, steps: int) -> npt.NDArray[np.float64]:
         leave = 1.0 / self.bins.widths
         leave[0] = 0.0
         transition = np.diag(1.0 - leave) + np.diag(leave[1:], k=1)
         power: npt.NDArray[np.float64] = np.linalg.matrix_power(transition, steps)
         power.setflags(write=False)
         return power
+
+    def _shift(self, steps: int) -> npt.NDArray[np.float64]:
+        edges = np.asarray(self.bins.edges, dtype=np.float64)
+        low, high = edges[:-1], edges[1:]
+        # Overlap of source bin j, moved down, with target bin i; what falls below 0 stays in the lowest bin.
+        overlap = np.minimum(high[None, :] - steps, high[:, None]) - np.maximum(
+            low[None, :] - steps, low[:, None]
+        )
+        shift: npt.NDArray[np.float64] = np.clip(overlap, 0.0, None) / self.bins.widths[None, :]
+        shift[0] += 1.0 - shift.sum(axis=0)
+        shift.setflags(write=False)
+        return shift
 
     def _distributions(self, q: npt.ArrayLike) -> npt.NDArray[np.float64]:
         rows = np.asarray(q, dtype=np.float64)
@@ -98,3 +203,9 @@ class Refiner:
         rows[usable] /= total[usable, None]
         rows[~usable] = 0.0
         return rows, usable
+
+
+def _normalised(logarithms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    weights = np.exp(logarithms - logarithms.max(axis=1, keepdims=True, initial=-np.inf))
+    result: npt.NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return result

@@ -5,7 +5,7 @@ Deterministic on CPU for a given seed and number of torch threads.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from trail.predict.bins import Bins
-from trail.predict.probe import HIDDEN_UNITS, WEIGHT_NAMES, Probe
+from trail.predict.probe import HIDDEN_UNITS, POSITION_WEIGHT, WEIGHT_NAMES, Probe, position_inputs
 
 if TYPE_CHECKING:  # training a probe alone needs no transformers
     from trail.predict.prompt import EncoderSize, PromptPredictor
@@ -22,40 +22,97 @@ Progress = Callable[[int, int, float], None]
 """Called after every epoch with epochs done, epochs in all, and the epoch's mean training loss."""
 
 _CHUNK_ROWS = 8192
+_IN_MEMORY_BYTES = 2 << 30
+"""Inputs up to this size are standardised once and kept; larger ones are read a batch at a time."""
 
 
 @dataclass(frozen=True)
 class ProbeRecipe:
-    """The paper's recipe; a larger batch trains faster on CPU."""
+    """The paper's recipe; a larger batch trains faster on CPU.
+
+    `position`: ages and prompt lengths are inputs. `patience`: epochs without a better validation loss after
+    which training ends, with the best epoch's weights; 0 trains all epochs and keeps the last.
+    """
 
     hidden_units: int = HIDDEN_UNITS
     epochs: int = 30
     batch_size: int = 32
     learning_rate: float = 0.01
     weight_decay: float = 0.01
+    position: bool = False
+    patience: int = 0
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class PromptRecipe:
-    """Training of the encoder from random weights: AdamW, linear warm-up, cosine to 0."""
+    """Training of the encoder from random weights: AdamW, warm-up, cosine to 0; `patience` as above."""
 
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 5e-4
     weight_decay: float = 0.01
     warmup_share: float = 0.05
+    patience: int = 0
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class ProbeRows:
+    """What a probe is trained and judged on: hidden states and the truth at them, one row a step.
+
+    `vectors` float [n, H], may be memory-mapped: rows are gathered a batch at a time. `remaining` [n]: tokens
+    still to come; where `censored` bool [n] is set, the answer was cut and at least so many were.
+    `ages` and `prompt_tokens` [n] are read where the recipe takes position. Raises ValueError for shapes that
+    do not fit together.
+    """
+
+    vectors: npt.NDArray[np.floating]
+    remaining: npt.NDArray[np.number]
+    ages: npt.NDArray[np.integer] | None = None
+    prompt_tokens: npt.NDArray[np.integer] | None = None
+    censored: npt.NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2:
+            raise ValueError(f"vectors must be [n, H], got {list(self.vectors.shape)}")
+        n = len(self.vectors)
+        for name in ("remaining", "ages", "prompt_tokens", "censored"):
+            column = getattr(self, name)
+            if column is not None and len(column) != n:
+                raise ValueError(f"{n} rows need {n} values of {name}, got {len(column)}")
+
+    def __len__(self) -> int:
+        return len(self.remaining)
+
+    def chosen(self, mask: npt.NDArray[np.bool_]) -> "ProbeRows":
+        """The rows where `mask` bool [n] is set; their vectors are copied."""
+        rows = np.flatnonzero(mask)
+
+        def of(column: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+            return None if column is None else column[rows]
+
+        return ProbeRows(
+            self.vectors[rows], self.remaining[rows], of(self.ages), of(self.prompt_tokens), of(self.censored)
+        )
+
+    def position(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Position inputs of `rows`. Raises ValueError where the columns are missing."""
+        if self.ages is None or self.prompt_tokens is None:
+            raise ValueError("a probe that reads position is trained with ages and prompt_tokens")
+        return position_inputs(self.ages[rows], self.prompt_tokens[rows])
 
 
 @dataclass(frozen=True)
 class TrainedProbe:
     """`metrics` are on held-out rows: rows, mae_tokens, bin_accuracy, and mae_constant_tokens of the
-    training rows' median; `training_loss` has one value an epoch."""
+    training rows' median; `training_loss` has one value an epoch, `validation_loss` too where there are
+    validation rows."""
 
     probe: Probe
     metrics: dict[str, float]
     training_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -65,55 +122,78 @@ class TrainedPromptPredictor:
     predictor: "PromptPredictor"
     metrics: dict[str, float]
     training_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
 
 
 def train_probe(
-    vectors: npt.NDArray[np.floating],
-    remaining: npt.NDArray[np.number],
+    data: ProbeRows,
     held_out: npt.NDArray[np.bool_],
     *,
     bins: Bins,
     layer: int,
     recipe: ProbeRecipe | None = None,
+    validation: npt.NDArray[np.bool_] | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> TrainedProbe:
-    """Train a probe on hidden states [n, H] and the remaining lengths [n] in tokens at them.
+    """Train a probe on the rows of `data` that are neither `held_out` nor `validation`, bool [n] each.
 
-    `vectors` may be a memory-mapped array: rows are gathered a batch at a time. `held_out` bool [n]
-    marks the rows that are judged on and not trained on; take it from `held_out_prompts`, so that a
-    request's rows stay together.
-
-    The inputs are standardised while training and the scaling is folded into the first layer, so the
-    learning rate suits models whatever the scale of their hidden states. Raises ValueError for shapes
-    that do not fit, no training row, or a loss that is not finite.
+    Take both from `held_out_prompts`, so that a request's rows stay together. The likelihood of a censored
+    row is that of its bin and all above. The inputs are standardised while training and the scaling is folded
+    into the first layer, so the learning rate suits models whatever the scale of their hidden states. Raises
+    ValueError for shapes that do not fit, no training row, or a loss that is not finite.
     """
     recipe = recipe or ProbeRecipe()
-    labels, train, test = _checked(len(vectors), remaining, held_out, bins)
-    if vectors.ndim != 2:
-        raise ValueError(f"vectors must be [n, H], got {list(vectors.shape)}")
-    mean, scale = _moments(vectors, train)
-    start = Probe.untrained(vectors.shape[1], bins, layer, units=recipe.hidden_units, seed=recipe.seed)
-    weights = [torch.from_numpy(start.weights[name].copy()).requires_grad_() for name in WEIGHT_NAMES]
+    parts = _Parts.of(len(data), data.remaining, held_out, validation, bins)
+    censored = np.zeros(len(data), dtype=np.bool_) if data.censored is None else data.censored
+    inputs = _Inputs(data, parts.train, recipe.position)
+    start = Probe.untrained(
+        data.vectors.shape[1],
+        bins,
+        layer,
+        units=recipe.hidden_units,
+        position=recipe.position,
+        seed=recipe.seed,
+    )
+    arrays = [start.weights[name] for name in WEIGHT_NAMES]
+    if recipe.position:
+        arrays[0] = np.concatenate([arrays[0], start.weights[POSITION_WEIGHT]], axis=1)
+    weights = [torch.from_numpy(array.copy()).to(device).requires_grad_() for array in arrays]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
     def loss_of(rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        batch = torch.from_numpy((np.asarray(vectors[rows], dtype=np.float32) - mean) / scale)
+        batch = torch.from_numpy(inputs.standardised(rows)).to(device)
         logits = F.linear(F.linear(batch, weights[0], weights[1]).relu(), weights[2], weights[3])
-        return F.cross_entropy(logits, torch.from_numpy(labels[rows]))
+        return _likelihood_loss(logits, parts.labels[rows], censored[rows])
 
-    batches = _Batches(train, recipe.batch_size, recipe.epochs, recipe.seed)
-    losses = _optimise(optimizer, batches, loss_of, warmup_share=0.0, progress=progress)
+    fit = _Fit(
+        optimizer,
+        _Batches(parts.train, recipe.batch_size, recipe.epochs, recipe.seed),
+        loss_of,
+        validation=parts.validation,
+        patience=recipe.patience,
+    )
+    fit.run(progress)
 
-    hidden, bias, output, output_bias = (tensor.detach().numpy() for tensor in weights)
-    folded = hidden / scale
-    # Sums over H terms of the mean's size would cost float32 the small differences that matter.
-    shift = folded.astype(np.float64) @ mean.astype(np.float64)
-    arrays = (folded, bias - shift, output, output_bias)
-    probe = Probe(dict(zip(WEIGHT_NAMES, arrays, strict=True)), bins, layer)
-    chunks = (probe.predict(np.asarray(vectors[rows])) for rows in _chunks(test))
-    probabilities = np.concatenate([np.empty((0, bins.k), dtype=np.float32), *chunks])
-    metrics = _metrics(probabilities, remaining[test], float(np.median(remaining[train])), bins)
-    return TrainedProbe(probe, metrics, losses)
+    final = [tensor.detach().cpu().numpy() for tensor in weights]
+    probe = Probe(inputs.folded(final), bins, layer)
+    probabilities = predict_rows(probe, data, parts.test)
+    metrics = _metrics(probabilities, data.remaining[parts.test], parts.median(data.remaining), bins)
+    return TrainedProbe(probe, metrics, fit.training_loss, fit.validation_loss)
+
+
+def predict_rows(
+    probe: Probe, data: ProbeRows, rows: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float32]:
+    """The probe's probabilities float32 [m, k] at `rows` of `data` (all of them by default)."""
+    chosen = np.arange(len(data)) if rows is None else rows
+    result = np.empty((len(chosen), probe.bins.k), dtype=np.float32)
+    for begin in range(0, len(chosen), _CHUNK_ROWS):
+        part = chosen[begin : begin + _CHUNK_ROWS]
+        ages = None if data.ages is None else data.ages[part]
+        prompt_tokens = None if data.prompt_tokens is None else data.prompt_tokens[part]
+        result[begin : begin + len(part)] = probe.predict(np.asarray(data.vectors[part]), ages, prompt_tokens)
+    return result
 
 
 def train_prompt_predictor(
@@ -125,35 +205,169 @@ def train_prompt_predictor(
     vocab_size: int,
     size: "EncoderSize | None" = None,
     recipe: PromptRecipe | None = None,
+    censored: npt.NDArray[np.bool_] | None = None,
+    validation: npt.NDArray[np.bool_] | None = None,
     progress: Progress | None = None,
 ) -> TrainedPromptPredictor:
     """Train an encoder on n prompts (token ids) and the whole output lengths [n] in tokens.
 
-    `held_out` as for `train_probe`; a prompt may occur several times, once an answer. Raises ValueError
-    as `train_probe` does.
+    `held_out`, `validation` and `censored` as for `train_probe`. A prompt may occur several times, once an
+    answer: it is read once an epoch, against all its answers. Raises ValueError as `train_probe` does.
     """
     from trail.predict.prompt import PromptPredictor
 
     recipe = recipe or PromptRecipe()
-    labels, train, test = _checked(len(prompts), lengths, held_out, bins)
+    parts = _Parts.of(len(prompts), lengths, held_out, validation, bins)
+    answers = _Answers.of(prompts, parts, censored, bins.k)
     predictor = PromptPredictor.untrained(vocab_size, bins, size, seed=recipe.seed)
     optimizer = torch.optim.AdamW(
         predictor.encoder.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
 
     def loss_of(rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        logits = predictor.logits([prompts[row] for row in rows])
-        return F.cross_entropy(logits, torch.from_numpy(labels[rows]))
+        return answers.loss(predictor.logits([answers.prompts[row] for row in rows]), rows)
 
     with torch.random.fork_rng(devices=[]):  # dropout draws from torch's global generator
         torch.manual_seed(recipe.seed)
         predictor.encoder.train()
-        batches = _Batches(train, recipe.batch_size, recipe.epochs, recipe.seed)
-        losses = _optimise(optimizer, batches, loss_of, warmup_share=recipe.warmup_share, progress=progress)
+        fit = _Fit(
+            optimizer,
+            _Batches(answers.train, recipe.batch_size, recipe.epochs, recipe.seed),
+            loss_of,
+            validation=answers.validation,
+            patience=recipe.patience,
+            warmup_share=recipe.warmup_share,
+            mode=predictor.encoder.train,
+        )
+        fit.run(progress)
     predictor.encoder.eval()
-    probabilities = predictor.predict([prompts[row] for row in test])
-    metrics = _metrics(probabilities, lengths[test], float(np.median(lengths[train])), bins)
-    return TrainedPromptPredictor(predictor, metrics, losses)
+    probabilities = predictor.predict([prompts[row] for row in parts.test])
+    metrics = _metrics(probabilities, lengths[parts.test], parts.median(lengths), bins)
+    return TrainedPromptPredictor(predictor, metrics, fit.training_loss, fit.validation_loss)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Bin of every row, and the rows to train on, to stop by, and to judge on."""
+
+    labels: npt.NDArray[np.int64]
+    train: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        n: int,
+        lengths: npt.NDArray[np.number],
+        held_out: npt.NDArray[np.bool_],
+        validation: npt.NDArray[np.bool_] | None,
+        bins: Bins,
+    ) -> "_Parts":
+        stopping = np.zeros(n, dtype=np.bool_) if validation is None else validation
+        for name, mask in (("held_out", held_out), ("validation", stopping)):
+            if len(lengths) != n or mask.shape != (n,) or mask.dtype != np.bool_:
+                raise ValueError(
+                    f"{n} rows need {n} lengths and {name} as bool [{n}], got {len(lengths)} lengths and"
+                    f" {mask.dtype} {list(mask.shape)}"
+                )
+        train = np.flatnonzero(~held_out & ~stopping)
+        if len(train) == 0:
+            raise ValueError("every row is held out; nothing is left to train on")
+        return cls(bins.index(lengths), train, np.flatnonzero(stopping & ~held_out), np.flatnonzero(held_out))
+
+    def median(self, lengths: npt.NDArray[np.number]) -> float:
+        return float(np.median(lengths[self.train]))
+
+
+class _Inputs:
+    """The probe's standardised inputs, gathered a batch at a time, and the way back to raw ones."""
+
+    def __init__(self, data: ProbeRows, train: npt.NDArray[np.int64], position: bool) -> None:
+        self._data, self._position = data, position
+        self._mean, self._scale = _moments(self._raw, train)
+        self._whole: npt.NDArray[np.float32] | None = None
+        if len(data) * len(self._mean) * 4 <= _IN_MEMORY_BYTES:
+            self._whole = self.standardised(np.arange(len(data)))
+
+    def _raw(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        vectors = np.asarray(self._data.vectors[rows], dtype=np.float32)
+        return np.concatenate([vectors, self._data.position(rows)], axis=1) if self._position else vectors
+
+    def standardised(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        if self._whole is not None:
+            return self._whole[rows]
+        return (self._raw(rows) - self._mean) / self._scale
+
+    def folded(self, weights: list[npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[np.float32]]:
+        """Weights of the probe on raw inputs from those on standardised ones."""
+        first, bias, output, output_bias = weights
+        first = first / self._scale
+        # Sums over H terms of the mean's size would cost float32 the small differences that matter.
+        shift = first.astype(np.float64) @ self._mean.astype(np.float64)
+        hidden_size = self._data.vectors.shape[1]
+        arrays = (first[:, :hidden_size], (bias - shift).astype(np.float32), output, output_bias)
+        named = dict(zip(WEIGHT_NAMES, arrays, strict=True))
+        if self._position:
+            named[POSITION_WEIGHT] = first[:, hidden_size:]
+        return named
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Distinct prompts and what came of each: answers per bin, float32 [m, k], ended and cut ones."""
+
+    prompts: list[tuple[int, ...]]
+    ended: torch.Tensor
+    cut: torch.Tensor
+    train: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        parts: _Parts,
+        censored: npt.NDArray[np.bool_] | None,
+        k: int,
+    ) -> "_Answers":
+        index: dict[tuple[int, ...], int] = {}
+        row_of = np.array([index.setdefault(tuple(prompt), len(index)) for prompt in prompts])
+        counts = np.zeros((2, len(index), k), dtype=np.float32)
+        kind = np.zeros(len(prompts), dtype=np.int64) if censored is None else censored.astype(np.int64)
+        for rows in (parts.train, parts.validation):
+            np.add.at(counts, (kind[rows], row_of[rows], parts.labels[rows]), 1.0)
+        return cls(
+            list(index),
+            torch.from_numpy(counts[0]),
+            torch.from_numpy(counts[1]),
+            np.unique(row_of[parts.train]),
+            np.unique(row_of[parts.validation]),
+        )
+
+    def loss(self, logits: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Mean negative log likelihood of the answers to prompts `rows`."""
+        log_p = F.log_softmax(logits, dim=1)
+        ended, cut = self.ended[rows], self.cut[rows]
+        total = (ended * log_p).sum() + (cut * _log_at_least(log_p)).sum()
+        return -total / (ended.sum() + cut.sum())
+
+
+def _log_at_least(log_p: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the probability of every bin and all above it, [n, k]."""
+    return torch.logcumsumexp(log_p.flip(1), dim=1).flip(1)
+
+
+def _likelihood_loss(
+    logits: torch.Tensor, labels: npt.NDArray[np.int64], censored: npt.NDArray[np.bool_]
+) -> torch.Tensor:
+    target = torch.from_numpy(labels).to(logits.device)
+    if not censored.any():
+        return F.cross_entropy(logits, target)
+    log_p = F.log_softmax(logits, dim=1)
+    cut = torch.from_numpy(censored).to(logits.device)
+    chosen = torch.where(cut[:, None], _log_at_least(log_p), log_p)
+    return -chosen.gather(1, target[:, None]).mean()
 
 
 class _Batches:
@@ -162,83 +376,107 @@ class _Batches:
     def __init__(self, rows: npt.NDArray[np.int64], batch_size: int, epochs: int, seed: int) -> None:
         if batch_size < 1 or epochs < 1:
             raise ValueError(f"batch size and epochs must be at least 1, got {batch_size} and {epochs}")
-        self._rows, self._batch_size, self.epochs = rows, batch_size, epochs
+        self._rows, self.size, self.epochs = rows, batch_size, epochs
         self._rng = np.random.default_rng(seed)
         self.steps = epochs * -(-len(rows) // batch_size)
 
     def epoch(self) -> Iterator[npt.NDArray[np.int64]]:
         shuffled = self._rng.permutation(self._rows)
-        for begin in range(0, len(shuffled), self._batch_size):
+        for begin in range(0, len(shuffled), self.size):
             # Ascending rows keep reads from a mapped file in order; within a batch order is irrelevant.
-            yield np.sort(shuffled[begin : begin + self._batch_size])
+            yield np.sort(shuffled[begin : begin + self.size])
 
 
-def _optimise(
-    optimizer: torch.optim.Optimizer,
-    batches: _Batches,
-    loss_of: Callable[[npt.NDArray[np.int64]], torch.Tensor],
-    *,
-    warmup_share: float,
-    progress: Progress | None,
-) -> list[float]:
-    """Run all epochs with the learning rate on a cosine to 0; the mean loss of every epoch."""
-    warmup_steps = int(batches.steps * warmup_share)
+class _Fit:
+    """Epochs with the learning rate on a cosine to 0, until the last or until validation stops improving."""
 
-    def rate(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        return 0.5 * (1 + float(np.cos(np.pi * (step - warmup_steps) / (batches.steps - warmup_steps))))
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        batches: _Batches,
+        loss_of: Callable[[npt.NDArray[np.int64]], torch.Tensor],
+        *,
+        validation: npt.NDArray[np.int64],
+        patience: int,
+        warmup_share: float = 0.0,
+        mode: Callable[[bool], Any] = lambda _training: None,
+    ) -> None:
+        self.training_loss: list[float] = []
+        self.validation_loss: list[float] = []
+        self._optimizer, self._batches, self._loss_of = optimizer, batches, loss_of
+        self._validation, self._patience, self._mode = validation, patience, mode
+        warmup_steps = int(batches.steps * warmup_share)
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    losses = []
-    for epoch in range(batches.epochs):
-        total, rows_seen = 0.0, 0
-        for rows in batches.epoch():
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(rows)
+        def rate(step: int) -> float:
+            if step < warmup_steps:
+                return (step + 1) / (warmup_steps + 1)
+            return 0.5 * (1 + float(np.cos(np.pi * (step - warmup_steps) / (batches.steps - warmup_steps))))
+
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+    def run(self, progress: Progress | None) -> None:
+        best: tuple[float, list[torch.Tensor]] | None = None
+        since = 0
+        for epoch in range(self._batches.epochs):
+            self.training_loss.append(self._epoch())
+            if not np.isfinite(self.training_loss[-1]):
+                raise ValueError(
+                    f"the loss became {self.training_loss[-1]} in epoch {epoch + 1}; look for NaN or infinity"
+                    " in the vectors, or lower the learning rate"
+                )
+            if progress is not None:
+                progress(epoch + 1, self._batches.epochs, self.training_loss[-1])
+            if not len(self._validation):
+                continue
+            self.validation_loss.append(self._judge())
+            if best is None or self.validation_loss[-1] < best[0]:
+                best, since = (self.validation_loss[-1], [w.detach().clone() for w in self._weights()]), 0
+                continue
+            since += 1
+            if self._patience and since >= self._patience:
+                break
+        if best is not None and self._patience:
+            with torch.no_grad():
+                for weight, kept in zip(self._weights(), best[1], strict=True):
+                    weight.copy_(kept)
+
+    def _weights(self) -> list[torch.Tensor]:
+        return [weight for group in self._optimizer.param_groups for weight in group["params"]]
+
+    def _epoch(self) -> float:
+        self._mode(True)
+        total, seen = 0.0, 0
+        for rows in self._batches.epoch():
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = self._loss_of(rows)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            optimizer.step()
-            schedule.step()
+            self._optimizer.step()
+            self._schedule.step()
             total += float(loss.detach()) * len(rows)
-            rows_seen += len(rows)
-        losses.append(total / rows_seen)
-        if not np.isfinite(losses[-1]):
-            raise ValueError(
-                f"the loss became {losses[-1]} in epoch {epoch + 1}; look for NaN or infinity in the"
-                " vectors, or lower the learning rate"
-            )
-        if progress is not None:
-            progress(epoch + 1, batches.epochs, losses[-1])
-    return losses
+            seen += len(rows)
+        return total / seen
 
-
-def _checked(
-    n: int, lengths: npt.NDArray[np.number], held_out: npt.NDArray[np.bool_], bins: Bins
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Bin of every row, rows to train on, rows to judge on."""
-    if len(lengths) != n or held_out.shape != (n,) or held_out.dtype != np.bool_:
-        raise ValueError(
-            f"{n} rows need {n} lengths and held_out as bool [{n}], got {len(lengths)} lengths and"
-            f" {held_out.dtype} {list(held_out.shape)}"
-        )
-    train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    if len(train) == 0:
-        raise ValueError("every row is held out; nothing is left to train on")
-    return bins.index(lengths), train, test
+    def _judge(self) -> float:
+        self._mode(False)
+        total = 0.0
+        size = max(self._batches.size, 256)
+        with torch.no_grad():
+            for begin in range(0, len(self._validation), size):
+                rows = self._validation[begin : begin + size]
+                total += float(self._loss_of(rows)) * len(rows)
+        return total / len(self._validation)
 
 
 def _moments(
-    vectors: npt.NDArray[np.floating], rows: npt.NDArray[np.int64]
+    read: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and scale float32 [H] of the training rows, read in chunks."""
-    total = np.zeros(vectors.shape[1])
-    squares = np.zeros(vectors.shape[1])
+    """Mean and scale float32 [inputs] of the training rows, read in chunks."""
+    total, squares = 0.0, 0.0
     for chosen in _chunks(rows):
-        chunk = np.asarray(vectors[chosen], dtype=np.float64)
-        total += chunk.sum(axis=0)
-    mean = total / len(rows)
+        total = total + read(chosen).astype(np.float64).sum(axis=0)
+    mean = np.asarray(total / len(rows))
     for chosen in _chunks(rows):
-        squares += np.square(np.asarray(vectors[chosen], dtype=np.float64) - mean).sum(axis=0)
+        squares = squares + np.square(read(chosen).astype(np.float64) - mean).sum(axis=0)
     scale = np.sqrt(squares / len(rows))
     # A dimension that hardly varies would be blown up into noise.
     floor = 1e-3 * float(scale.mean())

@@ -24,8 +24,13 @@ class ProbeLike(Protocol):
     layer: int
     hidden_size: int
 
-    def predict(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probabilities float32 [n, k] for hidden states float32 [n, hidden]."""
+    def predict(
+        self,
+        vectors: npt.NDArray[np.float32],
+        ages: npt.NDArray[np.int64],
+        prompt_tokens: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities float32 [n, k] for hidden states float32 [n, hidden] at `ages` [n]."""
         ...
 
 
@@ -83,7 +88,7 @@ class Predictor:
         counters.ignore("superseded", len(usable) - len(newest))
         if len(newest):
             pause()
-            probabilities = self._probe(batch.vectors, newest, beat)
+            probabilities = self._probe(batch.vectors, newest, ages, tracker.prompt_tokens[at], beat)
             pause()
             finite = np.isfinite(probabilities).all(axis=1)
             counters.ignore("not_finite", int(np.count_nonzero(~finite)))
@@ -99,13 +104,19 @@ class Predictor:
         return batch.take(unknown) if unknown.any() else Rows.none(self.probe.hidden_size)
 
     def _probe(
-        self, vectors: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64], beat: Callable[[], None]
+        self,
+        vectors: npt.NDArray[np.float32],
+        chosen: npt.NDArray[np.int64],
+        ages: npt.NDArray[np.int64],
+        prompt_tokens: npt.NDArray[np.int64],
+        beat: Callable[[], None],
     ) -> npt.NDArray[np.float32]:
         parts = []
         for first in range(0, len(chosen), PROBE_BATCH):
             if first:
                 beat()
-            parts.append(self.probe.predict(vectors[chosen[first : first + PROBE_BATCH]]))
+            part = chosen[first : first + PROBE_BATCH]
+            parts.append(self.probe.predict(vectors[part], ages[part], prompt_tokens[part]))
         return np.concatenate(parts)
 
     def _refine(
@@ -124,7 +135,7 @@ class Predictor:
             posterior[going] = self.refiner.step(
                 tracker.posterior[slots[going]], probabilities[going], passed
             )
-        tracker.set_remaining(slots, ages, posterior, self.refiner.expected(posterior))
+        tracker.set_remaining(slots, ages, posterior, self.refiner.tokens(posterior))
 
 
 def _newest(

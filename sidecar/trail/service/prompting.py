@@ -62,20 +62,21 @@ class PromptState(enum.Enum):
 class PromptWorker:
     """Loads the prompt predictor, then predicts what is submitted, oldest first, in batches.
 
-    `load` returns None where the artefact has no prompt predictor. Prompts wait while it loads.
+    `load` returns None where the artefact has no prompt predictor. Prompts wait while it loads. `tokens`
+    reads lengths [n] from probabilities [n, k] (`trail.predict.refine.Refiner.tokens`).
     """
 
     def __init__(
         self,
         load: Callable[[], PromptPredictorLike | None],
-        midpoints: npt.NDArray[np.float64],
+        tokens: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]],
         telemetry: Telemetry,
         *,
         on_loaded: Callable[[], None],
     ) -> None:
         self.state = PromptState.LOADING
         self._load = load
-        self._midpoints = midpoints
+        self._tokens = tokens
         self._telemetry = telemetry
         self._on_loaded = on_loaded
         self._jobs: queue.Queue[PromptJob] = queue.Queue(maxsize=WAITING_PROMPTS)
@@ -150,7 +151,7 @@ class PromptWorker:
         began_ns = time.monotonic_ns()
         try:
             probabilities = predictor.predict([job.token_ids for job in jobs])
-            tokens = np.asarray(probabilities, dtype=np.float64) @ self._midpoints
+            tokens = self._tokens(probabilities)
         except Exception as error:  # noqa: BLE001 - these requests get the probe's prediction
             # The message may quote its input, and that is somebody's prompt.
             self._failed("prompt predictor", f"{type(error).__name__} on a batch of {len(jobs)} prompts")

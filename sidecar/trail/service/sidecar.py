@@ -1,6 +1,7 @@
 """The sidecar process put together: shared memory, servers, loop, and their start and end in order."""
 
 import contextlib
+import dataclasses
 import fcntl
 import gc
 import os
@@ -234,7 +235,7 @@ class Sidecar:
 
         torch.set_num_threads(self.config.threads)
         manifest, path = self.manifest, self.config.predictor
-        predictor = Predictor(load_probe(path, manifest), Refiner(manifest.bins))
+        predictor = Predictor(load_probe(path, manifest), Refiner(manifest.bins, manifest.decoding))
         for lane in self.lanes.values():
             lane.predictor = predictor
 
@@ -246,7 +247,7 @@ class Sidecar:
 
         self.prompts = PromptWorker(
             load,
-            manifest.bins.midpoints,
+            Refiner(manifest.bins, dataclasses.replace(manifest.decoding, sharpness=1.0)).tokens,
             self.telemetry,
             on_loaded=_freeze,
         )

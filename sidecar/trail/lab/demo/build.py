@@ -1,13 +1,14 @@
 """`python -m trail.lab.demo.build --out DIR`: makes the demo model and its predictor from nothing.
 
 Writes model/, predictor/, training_log.jsonl and statistics.json. The same arguments on the same
-libraries and number of threads give the same files.
+libraries and number of threads give the same files. `--model DIR` takes a model that was made before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,10 +17,11 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from trail.lab import fitting, sampling
+from trail.lab import own_answers, sampling
 from trail.lab.demo import train_model
 from trail.lab.demo.corpus import demo_prompts
 from trail.lab.stages import Stages, shown
+from trail.predict.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class BuildSpec:
 
     shape: train_model.ModelShape = field(default_factory=train_model.ModelShape)
     train: train_model.TrainSpec = field(default_factory=train_model.TrainSpec)
-    predictor: fitting.PredictorSpec = field(default_factory=fitting.PredictorSpec)
+    predictor: own_answers.PredictorSpec = field(default_factory=own_answers.PredictorSpec)
     predictor_prompts: int = 4500
     measured_prompts: int = 500
     repeats: int = 4
@@ -40,20 +42,27 @@ class BuildSpec:
     seed: int = 1
 
 
-def build(out: Path, spec: BuildSpec, stages: Stages) -> dict[str, object]:
-    """Trains, measures and writes everything under `out`; returns what statistics.json holds."""
+def build(out: Path, spec: BuildSpec, stages: Stages, made: Path | None = None) -> dict[str, object]:
+    """Trains, measures and writes everything under `out`; returns what statistics.json holds.
+
+    `made` is the `out` of an earlier build whose model is taken as it is, with its log.
+    """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name a new directory")
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(spec.threads)
-    model = train_model.build_model(spec.shape, spec.seed)
-    with (
-        (out / "training_log.jsonl").open("w", encoding="utf-8") as log,
-        stages.stage("language model", spec.train.steps) as advance,
-    ):
-        train_model.train(model, spec.train, log, progress=lambda _step, _loss: advance(1))
     model_dir = out / "model"
-    train_model.save_model(model, model_dir)
+    if made is not None:
+        shutil.copytree(made / "model", model_dir)
+        shutil.copy(made / "training_log.jsonl", out)
+    else:
+        model = train_model.build_model(spec.shape, spec.seed)
+        with (
+            (out / "training_log.jsonl").open("w", encoding="utf-8") as log,
+            stages.stage("language model", spec.train.steps) as advance,
+        ):
+            train_model.train(model, spec.train, log, progress=lambda _step, _loss: advance(1))
+        train_model.save_model(model, model_dir)
     model = train_model.load_model(model_dir)
 
     # Another seed than the predictor's: statistics are of prompts it was not trained on.
@@ -68,7 +77,7 @@ def build(out: Path, spec: BuildSpec, stages: Stages) -> dict[str, object]:
             progress=advance,
         )
     asked = [prompt.token_ids for prompt in demo_prompts(spec.predictor_prompts, spec.predictor.seed)]
-    manifest = fitting.build_predictor(
+    manifest = own_answers.build_predictor(
         model,
         model_dir,
         out / "predictor",
@@ -86,11 +95,20 @@ def build(out: Path, spec: BuildSpec, stages: Stages) -> dict[str, object]:
     return result
 
 
+def _recipe(recipe: Recipe, epochs: int | None) -> Recipe:
+    if epochs is None or recipe.prompt is None:
+        return recipe
+    return replace(
+        recipe, probe=replace(recipe.probe, epochs=epochs), prompt=replace(recipe.prompt, epochs=epochs)
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     default = BuildSpec()
     parser = argparse.ArgumentParser(prog="python -m trail.lab.demo.build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory to make; must be new or empty")
+    parser.add_argument("--model", type=Path, help="directory of an earlier build, whose model is taken")
     parser.add_argument("--steps", type=int, default=default.train.steps, help="training steps of the model")
     parser.add_argument(
         "--prompts", type=int, default=default.predictor_prompts, help="prompts the predictor is trained on"
@@ -99,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--measured-prompts", type=int, default=default.measured_prompts, help="prompts for the statistics"
     )
     parser.add_argument(
-        "--epochs", type=int, default=default.predictor.probe.epochs, help="training epochs of the probe"
+        "--epochs", type=int, default=None, help="training epochs of probe and prompt predictor"
     )
     parser.add_argument("--max-tokens", type=int, default=default.predictor.max_tokens, help="answers' limit")
     parser.add_argument("--seed", type=int, default=default.seed)
@@ -112,9 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor=replace(
             default.predictor,
             max_tokens=given.max_tokens,
-            probe=replace(default.predictor.probe, epochs=given.epochs, seed=given.seed),
-            trial=replace(default.predictor.trial, seed=given.seed),
-            prompt=replace(default.predictor.prompt, seed=given.seed),
+            recipe=_recipe(default.predictor.recipe, given.epochs),
             seed=given.seed,
         ),
         predictor_prompts=given.prompts,
@@ -124,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         with shown() as stages:
-            result = build(given.out, spec, stages)
+            result = build(given.out, spec, stages, given.model)
     except FileExistsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

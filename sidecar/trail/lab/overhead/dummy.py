@@ -10,6 +10,7 @@ from trail.predict.fingerprint import describe_model
 from trail.predict.manifest import Manifest
 from trail.predict.probe import Probe
 from trail.predict.prompt import PromptPredictor
+from trail.predict.refine import PAPER
 
 HIDDEN_SIZE = 512
 LAYERS = 12
@@ -57,6 +58,7 @@ def write_predictor(directory: Path, model: Path) -> Path:
         bins=bins,
         training_data_sha256=hashlib.sha256(b"").hexdigest(),
         mean_output_tokens=128.0,
+        decoding=PAPER,
         metrics={},
         recipe={"name": "untrained"},
     )

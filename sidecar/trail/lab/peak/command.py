@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trail.lab.bench.results import write_json
+from trail.lab.launch import run_to_end
 from trail.lab.peak import stories
 
 ARMS = "fcfs,trail-c0,trail-c0.2,trail-c0.8"
@@ -45,9 +45,7 @@ def bench(model: list[str], setting: Setting, requests: int, out: Path) -> dict[
     """One `trail bench`. Raises RuntimeError when it fails."""
     command = [sys.executable, "-m", "trail", "bench", *model, "--arms", ARMS, *setting.options]
     command += ["--requests", str(requests), "--repeats", str(setting.repeats), "--out", str(out)]
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-        raise RuntimeError(f"'{' '.join(command)}' ended with {done.returncode}")
+    run_to_end(command)
     found: dict[str, Any] = json.loads((out / "results.json").read_text(encoding="utf-8"))
     return found
 
@@ -128,6 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             except RuntimeError as error:
                 console.print(str(error))
                 return 1
+            except KeyboardInterrupt:
+                console.print("interrupted")
+                return 130
             collected.setdefault(name, {})[setting.name] = results
             document = {
                 **collected["demo"][PEAK],

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trail.lab.fitting import PredictorSpec, build_predictor
+from trail.lab.own_answers import PredictorSpec, build_predictor
 from trail.lab.stages import Stages, shown
 from trail.predict.split import held_out_prompts
-from trail.predict.training import ProbeRecipe
 
 MODEL = "stories260K"
 BENCH_SHARE = 0.4
@@ -54,17 +53,12 @@ def prepare(shared: Path, out: Path) -> Stories:
 def _train(stories: Stories, prompts: list[tuple[int, ...]], stages: Stages) -> None:
     from trail.lab.demo.train_model import load_model
 
-    # The context ends a tenth of the stories, in serving as here: that length is what is to be predicted.
-    spec = PredictorSpec(
-        keep_cut=True, layers=(3, 4), max_tokens=512, probe=ProbeRecipe(batch_size=512, epochs=15)
-    )
-    asked = [prompt for prompt in prompts for _ in range(ANSWERS_PER_PROMPT)]
     build_predictor(
         load_model(stories.model),
         stories.model,
         stories.predictor,
-        prompts=asked,
-        spec=spec,
+        prompts=[prompt for prompt in prompts for _ in range(ANSWERS_PER_PROMPT)],
+        spec=PredictorSpec(layers=(3, 4), max_tokens=512),
         stages=stages,
         model_id=MODEL,
     )

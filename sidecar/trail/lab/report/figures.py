@@ -82,7 +82,7 @@ def speedups(arms: Arms, styles: Styles) -> str | None:
             ax.grid(axis="y", visible=False)
             ax.set_yticks(range(len(shown)), list(shown))
 
-    return _svg(draw, styles, "speedups", 10.0, 1.0 + 0.5 * len(shown))
+    return svg(draw, styles, "speedups", 10.0, 1.0 + 0.5 * len(shown))
 
 
 def distributions(arms: Arms, styles: Styles) -> str:
@@ -106,7 +106,7 @@ def distributions(arms: Arms, styles: Styles) -> str:
         axes[0].set_ylabel("share of requests within")
         _legend(figure, arms, styles)
 
-    return _svg(draw, styles, "cdf", 10.0, 4.0)
+    return svg(draw, styles, "cdf", 10.0, 4.0)
 
 
 def over_time(arms: Arms, styles: Styles) -> str:
@@ -127,7 +127,7 @@ def over_time(arms: Arms, styles: Styles) -> str:
             ax.set_xlim(left=0)
         _legend(figure, arms, styles)
 
-    return _svg(draw, styles, "time", 10.0, 4.0)
+    return svg(draw, styles, "time", 10.0, 4.0)
 
 
 def latency_by_length(arms: Arms, styles: Styles) -> str:
@@ -148,7 +148,7 @@ def latency_by_length(arms: Arms, styles: Styles) -> str:
         figure.supxlabel("output tokens", fontsize=10, color=INK)
         figure.supylabel("latency, seconds", fontsize=10, color=INK)
 
-    return _svg(draw, styles, "length", 10.0, 0.6 + 2.3 * rows)
+    return svg(draw, styles, "length", 10.0, 0.6 + 2.3 * rows)
 
 
 def prediction_errors(arms: Arms, styles: Styles) -> str | None:
@@ -186,7 +186,7 @@ def prediction_errors(arms: Arms, styles: Styles) -> str | None:
         ax.margins(x=0.35)
         ax.set_xlabel("mean absolute error, tokens")
 
-    return _svg(draw, styles, "error", 10.0, 0.8 + 0.85 * len(shown))
+    return svg(draw, styles, "error", 10.0, 0.8 + 0.85 * len(shown))
 
 
 def _line(ax: Axes, x: Any, y: Any, style: ArmStyle) -> None:
@@ -207,7 +207,11 @@ def _legend(figure: Figure, arms: Arms, styles: Styles) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=8, handlelength=2.4, columnspacing=1.4)
 
 
-def _svg(draw: Callable[[Figure], None], styles: Styles, name: str, width_in: float, height_in: float) -> str:
+def svg(draw: Callable[[Figure], None], styles: Styles, name: str, width_in: float, height_in: float) -> str:
+    """The figure that `draw` draws, as SVG for a page whose style sheet has the colours of `styles`.
+
+    `name` keeps its ids apart from those of other figures of the page.
+    """
     # The salt makes ids reproducible, and different among the figures of one page.
     with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")

@@ -35,7 +35,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         r=results,
         model_name=results["config"]["model"].rstrip("/").rsplit("/", 1)[-1],
         arms=arms,
-        styles=list(styles.values()),
+        all_styles=list(styles.values()),
         statistics=STATISTICS,
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - our own drawing
         best=_best(arms),

@@ -1,0 +1,1 @@
+"""`trail evaluate`: how well predictors foresee remaining lengths, as JSON, terminal table and HTML page."""

@@ -1,0 +1,74 @@
+"""`trail evaluate PREDICTOR`: options, and what is done with them."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from trail.lab.stages import shown
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `trail evaluate`."""
+    parser.description = (
+        "Say how good a predictor is: against a constant, position alone, the prompt alone and the paper's"
+        " own recipe trained on the same answers, and with --floor against the best that is possible at all."
+    )
+    add = parser.add_argument
+    add("predictor", type=Path, help="directory made by `trail train`")
+    add("--recording", type=Path, required=True, help="answers to judge on, made by `trail profile`")
+    add("--training", type=Path, required=True, help="the recording that the predictor was trained on")
+    add("--model", type=Path, help="model directory, for --floor")
+    add("--floor", action="store_true", help="draw continuations with vLLM and give the irreducible error")
+    add("--steps", type=int, default=2000, help="decode steps to draw continuations from (%(default)s)")
+    add("--continuations", type=int, default=16, help="continuations of each (%(default)s)")
+    add("--speed", action="store_true", help="also measure the probe's time at batches of 1 to 2048")
+    add("--seed", type=int, default=0, help="of the paper's training and of --floor (%(default)s)")
+    add("--out", type=Path, default=Path("evaluation"), help="directory for the results (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0; 2 with one sentence where the input cannot be judged."""
+    from trail.lab.bench.results import write_json, write_text
+    from trail.lab.evaluate.draw import DrawError
+    from trail.lab.evaluate.job import EvaluationJob
+    from trail.lab.evaluate.report import render
+    from trail.lab.evaluate.table import print_arms
+    from trail.lab.recording import RecordingError
+    from trail.predict.manifest import ArtefactError
+
+    if args.floor and args.model is None:
+        return _refuse("--floor draws from the model: give --model DIRECTORY")
+    if args.continuations < 8 or args.steps < 10:
+        return _refuse("--floor needs at least 8 --continuations and 10 --steps")
+    console = Console()
+    job = EvaluationJob(
+        predictor=args.predictor,
+        recording=args.recording,
+        training=args.training,
+        model=args.model if args.floor else None,
+        steps=args.steps,
+        continuations=args.continuations,
+        speed=args.speed,
+        seed=args.seed,
+        out=args.out,
+        command=" ".join(["trail evaluate", *sys.argv[2:]]),
+    )
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        with shown() as stages:
+            document = job.run(stages)
+    except (RecordingError, ArtefactError, DrawError, OSError, ValueError) as error:
+        return _refuse(str(error))
+    write_json(args.out / "evaluation.json", document)
+    write_text(args.out / "report.html", render(json.loads((args.out / "evaluation.json").read_text())))
+    print_arms(console, document)
+    console.print(f"written: {args.out / 'evaluation.json'} and {args.out / 'report.html'}")
+    return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"trail evaluate: {reason}", file=sys.stderr)
+    return 2

@@ -1,0 +1,175 @@
+"""One evaluation of one artefact: what is read, trained beside it, and drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trail.lab.evaluate.arms import ARMS, Predictor
+from trail.lab.evaluate.draw import draw
+from trail.lab.evaluate.evaluation import Pair, evaluate, held_out_set
+from trail.lab.evaluate.floor import Floor, choose_steps, estimate
+from trail.lab.evaluate.speed import measure_speed
+from trail.lab.fitting import Corpus, Split, fit
+from trail.lab.recording import Recording
+from trail.lab.stages import Stages
+from trail.lab.train.job import recorded_corpus
+from trail.predict import artefact
+from trail.predict.manifest import ArtefactError
+from trail.predict.recipes import RECIPES, TRAIL_PAPER
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """What `trail evaluate` was asked. `model` is None without a floor."""
+
+    predictor: Path
+    recording: Path
+    training: Path
+    model: Path | None
+    steps: int
+    continuations: int
+    speed: bool
+    seed: int
+    out: Path
+    command: str
+
+    def run(self, stages: Stages) -> dict[str, Any]:
+        """The document. Raises RecordingError, ArtefactError, DrawError, ValueError."""
+        judged = artefact.load(self.predictor)
+        manifest = judged.manifest
+        recording, trained = Recording.open(self.recording), Recording.open(self.training)
+        for name, of in (("--recording", recording), ("--training", trained)):
+            if of.model.architecture_fingerprint != manifest.model_fingerprint:
+                raise ArtefactError(
+                    f"{name} was recorded from {of.model_id}, the predictor was trained for"
+                    f" {manifest.model_id}; give recordings of that model"
+                )
+        if trained.sha256 != manifest.training_data_sha256:
+            raise ArtefactError(
+                f"{self.predictor} was not trained on {self.training}; give the recording it was trained on"
+            )
+        corpus = recorded_corpus(trained, trained.layers)
+        test = recorded_corpus(recording, recording.layers)
+        kinds = None
+        if recording.kinds is not None:
+            kinds = [recording.kinds[i] for i in recording.requests.prompt_index]
+        paper = fit_paper(corpus, self.seed, stages, manifest.layer)
+        pair = Pair(
+            self.seed,
+            Predictor(judged.probe, manifest.decoding, judged.prompt),
+            paper,
+            # The split that `trail train` made with the seed it remembers.
+            Split.of(corpus.prompts, RECIPES["default"], int(manifest.recipe["probe"]["seed"])),
+        )
+        excluded = set() if trained.sha256 == recording.sha256 else set(corpus.prompts)
+        layers = (manifest.layer, paper.probe.layer)
+        answers, kind_names, left_out = held_out_set(test, layers, excluded, kinds)
+        floor = (
+            None
+            if self.model is None
+            else draw_floor(
+                self.model,
+                test,
+                steps=self.steps,
+                continuations=self.continuations,
+                seed=self.seed,
+                out=self.out,
+                stages=stages,
+            )
+        )
+        with stages.stage("judging", len(ARMS)) as advance:
+            document = evaluate(
+                answers,
+                corpus,
+                [pair],
+                names={"model": manifest.model_id, "predictor": str(self.predictor), "command": self.command},
+                kinds=kind_names,
+                floor=floor,
+                layers={
+                    int(k): float(v)
+                    for k, v in (manifest.metrics.get("layer_trial_mae_refined_tokens") or {}).items()
+                },
+                extra={"speed": measure_speed(judged.probe) if self.speed else None, "step_ms": None},
+                advance=advance,
+            )
+        document["test"].update(left_out)
+        return document
+
+
+def fit_paper(corpus: Corpus, seed: int, stages: Stages, layer: int | None = None) -> Predictor:
+    """The paper's recipe on `corpus`; at `layer`, or at the one that its own trial finds."""
+    recipe = dataclasses.replace(TRAIL_PAPER, prompt=None).seeded(seed)
+    layers = corpus.layers if layer is None else (layer,)
+    return Predictor.of(fit(dataclasses.replace(corpus, layers=layers), recipe, seed, stages))
+
+
+def draw_floor(
+    model: Path, test: Corpus, *, steps: int, continuations: int, seed: int, out: Path, stages: Stages
+) -> Floor:
+    """The floor over decode steps of fresh answers to the test prompts (recordings keep no output tokens).
+
+    Answers and continuations that the context or the limit cuts are left out, as they are from the test.
+    """
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    context = int(config["max_position_embeddings"])
+    stop = stop_tokens(model)
+    limit = int(test.lengths.max())
+    prompts = sorted(set(test.prompts))
+
+    def left(tokens: tuple[int, ...], generated: int) -> int:
+        return max(1, min(limit - generated, context - len(tokens)))
+
+    options: dict[str, Any] = {"max_model_len": context, "stop_token_ids": stop, "log": out / "vllm.log"}
+    with stages.stage("answers to draw from", len(prompts)) as advance:
+        answers = draw(
+            model,
+            prompts,
+            n=1,
+            max_tokens=[left(p, 0) for p in prompts],
+            seed=seed,
+            keep_tokens=True,
+            progress=_by_difference(advance),
+            **options,
+        )
+    outputs = answers.outputs()
+    ended = np.flatnonzero(answers.ended[:, 0])
+    chosen = choose_steps([prompts[i] for i in ended], [outputs[i] for i in ended], steps, seed)
+    with stages.stage("continuations", len(chosen)) as advance:
+        drawn = draw(
+            model,
+            [step.tokens for step in chosen],
+            n=continuations,
+            max_tokens=[left(step.tokens, step.age) for step in chosen],
+            seed=seed + 1_000_000,
+            progress=_by_difference(advance),
+            **options,
+        )
+    return estimate([lengths[done] for lengths, done in zip(drawn.lengths, drawn.ended, strict=True)])
+
+
+def _by_difference(advance: Any) -> Any:
+    done = 0
+
+    def told(now: int) -> None:
+        nonlocal done
+        advance(now - done)
+        done = now
+
+    return told
+
+
+def stop_tokens(model: Path) -> list[int]:
+    """Token ids that end the model's answers. Raises ValueError where it names none."""
+    found = None
+    for name in ("generation_config.json", "config.json"):
+        if found is None and (model / name).is_file():
+            found = json.loads((model / name).read_text(encoding="utf-8")).get("eos_token_id")
+    if found is None:
+        raise ValueError(f"{model} names no eos_token_id, so its answers do not end by themselves")
+    return [int(token) for token in (found if isinstance(found, list) else [found])]

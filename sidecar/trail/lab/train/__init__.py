@@ -1,0 +1,1 @@
+"""`trail train`: a predictor from a recording."""

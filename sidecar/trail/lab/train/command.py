@@ -1,0 +1,126 @@
+"""`trail train RECORDING --out PREDICTOR`: options, and what is told of the result."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from trail.lab.stages import shown
+from trail.predict.manifest import ArtefactError, Manifest
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `trail train`."""
+    parser.description = (
+        "Train a predictor on what `trail profile` recorded: choice of layer, probe, filter and prompt"
+        " predictor. Prompts are split by a hash of their tokens; errors shown are on prompts not trained on."
+    )
+    add = parser.add_argument
+    add("recording", type=Path, help="directory made by `trail profile`")
+    add(
+        "--out", type=Path, required=True, help="directory of the predictor; an earlier one is replaced whole"
+    )
+    add("--recipe", default="default", help="default or trail-paper (%(default)s)")
+    add("--layers", default="", help="layers to try, for example 4,5 (all that were recorded)")
+    add("--bins", type=int, help="number of bins (the recipe's)")
+    add("--epochs", type=int, help="most epochs of the probe (the recipe's)")
+    add(
+        "--no-prompt",
+        action="store_true",
+        help="without prompt predictor; the probe makes the first prediction",
+    )
+    add("--held-out", type=float, help="share of prompts to judge on (the recipe's, 0.1)")
+    add("--seed", type=int, default=0, help="of weights, batches and split (%(default)s)")
+    add("--device", default="cpu", help="where the probe is trained: cpu or cuda (%(default)s)")
+    add("--threads", type=int, help="CPU threads that torch may use (torch's choice)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0; 2 with one sentence where the input cannot be trained on."""
+    import torch
+
+    from trail.lab.recording import Recording, RecordingError
+    from trail.lab.train.job import recorded_corpus, train
+    from trail.predict.recipes import RECIPES
+
+    console = Console()
+    if args.recipe not in RECIPES:
+        return _refuse(f"--recipe {args.recipe}: choose from {', '.join(RECIPES)}")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        return _refuse(f"--device {args.device}: torch finds no GPU here; train with --device cpu")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = RECIPES[args.recipe]
+    if args.bins is not None:
+        recipe = replace(recipe, k=args.bins)
+    if args.epochs is not None:
+        recipe = replace(recipe, probe=replace(recipe.probe, epochs=args.epochs))
+    if args.held_out is not None:
+        recipe = replace(recipe, held_out=args.held_out)
+    if args.no_prompt:
+        recipe = replace(recipe, prompt=None)
+    try:
+        recording = Recording.open(args.recording)
+        corpus = recorded_corpus(recording, _layers(args.layers, recording.layers))
+        with shown() as stages:
+            manifest = train(
+                recording, corpus, recipe, args.out, seed=args.seed, stages=stages, device=args.device
+            )
+    except (RecordingError, ArtefactError, ValueError) as error:
+        return _refuse(str(error))
+    show(console, manifest)
+    console.print(f"written: {args.out}; look closer with `trail evaluate` and `trail inspect {args.out}`")
+    return 0
+
+
+def show(console: Console, manifest: Manifest) -> None:
+    """The layers tried and the errors on held-out prompts, in tokens."""
+    trials = manifest.metrics.get("layer_trial_mae_refined_tokens") or {}
+    if trials:
+        best = max(trials.values())
+        table = Table(title="mean absolute error of a short training, by layer")
+        table.add_column("layer", justify="right")
+        table.add_column("tokens", justify="right")
+        table.add_column("")
+        for layer, mae in trials.items():
+            kept = "  kept" if int(layer) == manifest.layer else ""
+            table.add_row(layer, f"{mae:.1f}", "#" * round(30 * mae / best) + kept)
+        console.print(table)
+    held_out = manifest.metrics["held_out"]
+    table = Table(
+        title=f"error on {held_out.get('requests', 0):.0f} held-out answers, mean over decode steps"
+    )
+    table.add_column("predictor")
+    table.add_column("tokens", justify="right")
+    for name, title in (
+        ("constant", "constant"),
+        ("prompt", "prompt, counted down"),
+        ("raw", "probe, each step alone"),
+        ("refined", "probe, followed"),
+    ):
+        if f"mae_{name}_tokens" in held_out:
+            table.add_row(title, f"{held_out[f'mae_{name}_tokens']:.1f}")
+    console.print(table)
+
+
+def _layers(text: str, recorded: tuple[int, ...]) -> tuple[int, ...]:
+    if not text:
+        return recorded
+    try:
+        wanted = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise ValueError(f"--layers {text}: give layer numbers separated by commas") from None
+    if missing := [layer for layer in wanted if layer not in recorded]:
+        raise ValueError(
+            f"layer {missing[0]} was not recorded, these were: {', '.join(map(str, recorded))}; choose one of"
+            " them or record again with --layers"
+        )
+    return wanted
+
+
+def _refuse(reason: str) -> int:
+    print(f"trail train: {reason}", file=sys.stderr)
+    return 2

@@ -1,0 +1,71 @@
+"""Recipes: everything that decides what a predictor becomes, given its training data."""
+
+from dataclasses import dataclass, field, replace
+
+from trail.predict.bins import Bins, equal_bins, geometric_bins
+from trail.predict.refine import PAPER, Decoding
+from trail.predict.training import ProbeRecipe, PromptRecipe
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How probe, prompt predictor and filter are made.
+
+    `max_tokens` is where the bins end, None: at the longest answer trained on. `cut` says what an answer is
+    worth that `max_tokens` or the context ended: "left-out", its length is not known; "censored", it is at
+    least that; "whole", servers end it there as well. `fit_decoding`: half-life and sharpness of the filter
+    are chosen on the validation prompts, a share `validation` of those trained on.
+    """
+
+    name: str
+    bins: str = "geometric"
+    k: int = 24
+    max_tokens: float | None = None
+    probe: ProbeRecipe = field(default_factory=ProbeRecipe)
+    trial: ProbeRecipe = field(default_factory=ProbeRecipe)
+    prompt: PromptRecipe | None = field(default_factory=PromptRecipe)
+    decoding: Decoding = PAPER
+    fit_decoding: bool = False
+    cut: str = "censored"
+    validation: float = 0.1
+    held_out: float = 0.1
+
+    def make_bins(self, longest: float) -> Bins:
+        """The bins, for training answers of up to `longest` tokens."""
+        end = self.max_tokens if self.max_tokens is not None else longest + 1
+        return equal_bins(self.k, end) if self.bins == "equal" else geometric_bins(self.k, end)
+
+    def seeded(self, seed: int) -> "Recipe":
+        """The same with every random choice drawn from `seed`."""
+        return replace(
+            self,
+            probe=replace(self.probe, seed=seed),
+            trial=replace(self.trial, seed=seed),
+            prompt=None if self.prompt is None else replace(self.prompt, seed=seed),
+        )
+
+
+_ENCODER = PromptRecipe(epochs=40, patience=6)
+
+TRAIL_PAPER = Recipe(
+    name="trail-paper",
+    bins="equal",
+    k=10,
+    max_tokens=512.0,
+    trial=ProbeRecipe(epochs=2, batch_size=512),
+    prompt=_ENCODER,
+    cut="left-out",
+)
+"""The paper's: 10 equal bins over 0 to 512 tokens, its probe, optimiser, schedule and refinement."""
+
+DEFAULT = Recipe(
+    name="default",
+    probe=ProbeRecipe(batch_size=512, learning_rate=2e-3, position=True, patience=4),
+    trial=ProbeRecipe(epochs=3, batch_size=512, learning_rate=2e-3, position=True),
+    prompt=_ENCODER,
+    decoding=Decoding(filter="pool", point="median"),
+    fit_decoding=True,
+)
+"""Position inputs, geometric bins, a filter that counts shared evidence once, cut answers censored."""
+
+RECIPES = {recipe.name: recipe for recipe in (DEFAULT, TRAIL_PAPER)}

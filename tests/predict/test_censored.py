@@ -1,0 +1,127 @@
+"""Cut answers, position inputs and early stopping in training."""
+
+import numpy as np
+import pytest
+import torch
+
+from trail.predict.bins import equal_bins
+from trail.predict.probe import Probe, position_inputs
+from trail.predict.training import (
+    ProbeRecipe,
+    ProbeRows,
+    _likelihood_loss,
+    predict_rows,
+    train_probe,
+    train_prompt_predictor,
+)
+
+BINS = equal_bins(4, 40.0)
+RECIPE = ProbeRecipe(hidden_units=32, epochs=12, batch_size=64, position=True, seed=1)
+
+
+def test_a_cut_answer_counts_for_its_bin_and_all_above() -> None:
+    logits = torch.tensor([[0.1, 1.0, -0.5, 0.3], [0.4, 0.2, 0.9, -1.0]])
+    p = torch.softmax(logits, dim=1).numpy()
+    loss = float(_likelihood_loss(logits, np.array([1, 2]), np.array([True, False])))
+    assert loss == pytest.approx(-(np.log(p[0, 1:].sum()) + np.log(p[1, 2])) / 2, rel=1e-6)
+    free = float(_likelihood_loss(logits, np.array([0, 0]), np.array([True, True])))
+    assert free == pytest.approx(0.0, abs=1e-6)
+
+
+def rows(n: int, seed: int, limit: int) -> ProbeRows:
+    """Lengths known from age alone: an answer has 40 tokens, or is cut at `limit`."""
+    rng = np.random.default_rng(seed)
+    ages = rng.integers(0, limit, n)
+    cut = rng.random(n) < 0.5
+    return ProbeRows(
+        rng.normal(size=(n, 3)).astype(np.float32),
+        np.where(cut, limit, 39) - ages,
+        ages=ages,
+        prompt_tokens=np.full(n, 7),
+        censored=cut,
+    )
+
+
+def test_cut_answers_do_not_pull_predictions_down() -> None:
+    data = rows(4000, 0, 20)
+    none = np.zeros(len(data), dtype=np.bool_)
+    told = train_probe(data, none, bins=BINS, layer=1, recipe=RECIPE).probe
+    believed = ProbeRows(data.vectors, data.remaining, data.ages, data.prompt_tokens)
+    misled = train_probe(believed, none, bins=BINS, layer=1, recipe=RECIPE).probe
+    early = np.flatnonzero(data.ages < 5)
+    truth = 39 - data.ages[early]
+    error = [
+        float(np.abs(predict_rows(probe, data, early) @ BINS.midpoints - truth).mean())
+        for probe in (told, misled)
+    ]
+    assert error[0] < 5
+    assert error[1] > error[0] + 3
+
+
+def test_position_alone_can_be_learned_and_is_folded_exactly() -> None:
+    data = rows(3000, 1, 39)
+    trained = train_probe(data, np.arange(3000) % 4 == 0, bins=BINS, layer=1, recipe=RECIPE)
+    assert trained.probe.reads_position
+    with pytest.raises(ValueError, match="reads position"):
+        trained.probe.predict(data.vectors[:2])
+    whole = predict_rows(trained.probe, data)
+    parts = trained.probe.predict(data.vectors[:5], data.ages[:5], data.prompt_tokens[:5])  # type: ignore[index]
+    np.testing.assert_allclose(whole[:5], parts, rtol=1e-4, atol=1e-6)
+    again = Probe(trained.probe.weights, BINS, 1)
+    np.testing.assert_array_equal(again.predict(data.vectors, data.ages, data.prompt_tokens), whole)
+
+
+def test_position_inputs_are_finite_and_ordered() -> None:
+    inputs = position_inputs([0, 10, 100_000], [1, 1, 100_000])
+    assert inputs.shape == (3, 4)
+    assert np.all(np.isfinite(inputs))
+    assert np.all(np.diff(inputs[:, 0]) > 0)
+
+
+def test_missing_columns_are_named() -> None:
+    data = rows(50, 2, 20)
+    with pytest.raises(ValueError, match="ages and prompt_tokens"):
+        train_probe(
+            ProbeRows(data.vectors, data.remaining), np.zeros(50, bool), bins=BINS, layer=1, recipe=RECIPE
+        )
+    with pytest.raises(ValueError, match="50 rows need 50 values of ages, got 3"):
+        ProbeRows(data.vectors, data.remaining, ages=np.arange(3))
+
+
+def test_training_stops_when_validation_does_not_improve_and_keeps_the_best() -> None:
+    """Labels that are noise: after the first epochs only the training loss falls."""
+    rng = np.random.default_rng(3)
+    data = ProbeRows(rng.normal(size=(400, 6)).astype(np.float32), rng.integers(0, 40, 400))
+    validation = np.arange(400) % 4 == 1
+    held_out = np.arange(400) % 4 == 0
+    recipe = ProbeRecipe(hidden_units=256, epochs=200, batch_size=32, patience=3)
+    trained = train_probe(data, held_out, bins=BINS, layer=1, recipe=recipe, validation=validation)
+    assert len(trained.training_loss) < 200
+    best = int(np.argmin(trained.validation_loss))
+    assert len(trained.validation_loss) == best + 4
+    p = predict_rows(trained.probe, data, np.flatnonzero(validation))
+    loss = -np.log(p[np.arange(len(p)), BINS.index(data.remaining[validation])]).mean()
+    assert loss == pytest.approx(trained.validation_loss[best], rel=1e-3)
+
+
+def test_several_answers_to_a_prompt_are_read_once_an_epoch_and_all_count() -> None:
+    prompts = [[1, 2, 3]] * 30 + [[4, 5, 6]] * 30
+    lengths = np.array([5] * 20 + [35] * 10 + [15] * 30)
+    trained = train_prompt_predictor(prompts, lengths, np.zeros(60, dtype=np.bool_), bins=BINS, vocab_size=8)
+    assert len(trained.training_loss) == 10
+    from trail.predict.prompt import EncoderSize
+    from trail.predict.training import PromptRecipe
+
+    small = EncoderSize(layers=1, hidden_size=32, heads=2, intermediate_size=32, max_tokens=8)
+    long = train_prompt_predictor(
+        prompts,
+        lengths,
+        np.zeros(60, dtype=np.bool_),
+        bins=BINS,
+        vocab_size=8,
+        size=small,
+        recipe=PromptRecipe(epochs=300, learning_rate=5e-3),
+    )
+    p = long.predictor.predict([[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_allclose(p[0], [2 / 3, 0, 0, 1 / 3], atol=0.06)
+    assert p[1, 1] > 0.9
