@@ -46,7 +46,9 @@ class FakeEngine:
         directory.mkdir(exist_ok=True)
         path = ring_path(directory, 0)
         self.ring = FrameReader.create(path, RingSpec(hidden_size, rows_per_frame=8, slots=4, lossless=True))
-        self._writer = FrameWriter.attach(path, hidden_size=hidden_size, dtype="float32", layers=layers)
+        self._writer = FrameWriter.attach(
+            path, hidden_size=hidden_size, dtype="float32", layers=layers, lossless_timeout_s=5.0
+        )
         self._layers, self._hidden_size, self._every = layers, hidden_size, every
         self._max_tokens, self._max_model_len = max_tokens, max_model_len
         self._late, self._faults = late, faults

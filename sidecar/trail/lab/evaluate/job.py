@@ -20,8 +20,8 @@ from trail.lab.recording import Recording
 from trail.lab.stages import Stages
 from trail.lab.train.job import recorded_corpus
 from trail.predict import artefact
-from trail.predict.manifest import ArtefactError
-from trail.predict.recipes import RECIPES, TRAIL_PAPER
+from trail.predict.manifest import ArtefactError, Manifest
+from trail.predict.recipes import DEFAULT, TRAIL_PAPER
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class EvaluationJob:
             self.seed,
             Predictor(judged.probe, manifest.decoding, judged.prompt),
             paper,
-            # The split that `trail train` made with the seed it remembers.
-            Split.of(corpus.prompts, RECIPES["default"], int(manifest.recipe["probe"]["seed"])),
+            _split(corpus, manifest),
         )
         excluded = set() if trained.sha256 == recording.sha256 else set(corpus.prompts)
         layers = (manifest.layer, paper.probe.layer)
@@ -100,6 +99,13 @@ class EvaluationJob:
             )
         document["test"].update(left_out)
         return document
+
+
+def _split(corpus: Corpus, manifest: Manifest) -> Split:
+    """The split that `trail train` made, from what the artefact remembers of it."""
+    made = manifest.recipe
+    recipe = dataclasses.replace(DEFAULT, held_out=made["held_out"], validation=made["validation"])
+    return Split.of(corpus.prompts, recipe, int(made["probe"]["seed"]))
 
 
 def fit_paper(corpus: Corpus, seed: int, stages: Stages, layer: int | None = None) -> Predictor:

@@ -18,6 +18,7 @@ from trail.lab.recording.prompts import TokenPrompt
 from trail.lab.recording.settings import RecordingSettings, ShardPlan
 from trail.lab.recording.spool import Spool
 from trail.lab.recording.store import RecordingStore
+from trail.wire.errors import WireError
 from trail.wire.frames import FrameReader
 
 _OPEN_SHARDS = 4
@@ -137,8 +138,8 @@ class Recorder:
     def _message(self) -> dict[str, Any] | None:
         try:
             message = self._engine.message(_POLL_S)
-        except EngineError:
-            self._collector.check()  # the cause, where the engine ended because nobody read
+        except (EngineError, WireError):
+            self._collector.check()  # the cause, where the engine failed because nobody read
             raise
         self._collector.check()
         return message
