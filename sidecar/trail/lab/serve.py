@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,10 +116,11 @@ def supervise(
     The sidecar is restarted when it ends; vLLM serves on meanwhile. vLLM stops first, so that its last
     requests still have their scheduler's board. Returns vLLM's exit code, or 0 after a signal.
     """
-    stopping = threading.Event()
+    # No threading.Event: its `set` in the handler may wait for the lock that the interrupted `wait` holds.
+    signals: list[int] = []
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
 
     before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
     sidecar: Child | None = None
@@ -131,7 +131,8 @@ def supervise(
         if launch.sidecar is not None:
             sidecar = spawn("sidecar", launch.sidecar, launch.env)
         vllm = spawn("vLLM", launch.vllm, launch.env)
-        while not stopping.wait(_POLL_S):
+        while not signals:
+            time.sleep(_POLL_S)
             code = vllm.exit_code()
             if code is not None:
                 log.error("vLLM ended with exit code %d", code)

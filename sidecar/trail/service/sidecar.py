@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import start_http_server
 
@@ -77,6 +77,18 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
+class Stop(Protocol):
+    """What ends the sidecar: a `threading.Event`, or the process's signals."""
+
+    def is_set(self) -> bool:
+        """Whether it is to end."""
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; whether it is to end."""
+        ...
+
+
 class Sidecar:
     """One sidecar from `start` to `close`. `close` undoes whatever of `start` has happened."""
 
@@ -114,7 +126,7 @@ class Sidecar:
         self._load()
         self._start_loop()
 
-    def wait(self, stop: threading.Event) -> None:
+    def wait(self, stop: Stop) -> None:
         """Keeps health up to date until `stop`."""
         while not stop.is_set():
             self.refresh_health()
