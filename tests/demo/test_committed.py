@@ -1,7 +1,6 @@
 """The committed demo model is what its statistics say, and small enough for the repository."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,8 +111,8 @@ def test_the_refined_probe_beats_the_prompt_predictor_on_fresh_answers(
     assert predictor.prompt is not None
     ended = [answer for answer in answers if answer.ended]
     recorded = sampling.hidden_states(model, ended, (predictor.probe.layer,))[predictor.probe.layer]
-    point = Refiner(predictor.probe.bins, replace(predictor.manifest.decoding, sharpness=1.0)).tokens
-    prompt_tokens = point(predictor.prompt.predict([a.prompt for a in ended]))
+    refiner = Refiner(predictor.probe.bins, predictor.manifest.decoding)
+    prompt_tokens = refiner.point(predictor.prompt.predict([a.prompt for a in ended]))
     errors = evaluate_sequences(
         recorded,
         predictor.probe,

@@ -176,10 +176,9 @@ class _Layer:
         return trained.probe, trained.metrics
 
     def trial(self, recipe: Recipe, device: str, advance: Callable[[int], None]) -> float:
-        """Mean absolute error of a short training on the validation prompts (held-out ones without any)."""
+        """Mean absolute error of a short training on the validation prompts."""
         probe, _ = self.train(recipe, device, advance, trial=True)
-        of = self._split.validation if self._split.validation.any() else self._split.held_out
-        judged = select(self.sequences, of & ~self._corpus.censored)
+        judged = select(self.sequences, self._split.validation & ~self._corpus.censored)
         return evaluate_sequences(judged, probe, constant_tokens=0.0, decoding=recipe.decoding)[
             "mae_refined_tokens"
         ]
@@ -200,7 +199,7 @@ class _Layer:
         tokens = None
         if prompt is not None:
             p = prompt.predictor.predict([self._corpus.prompts[i] for i in np.flatnonzero(judged)])
-            tokens = Refiner(self._bins, dataclasses.replace(decoding, sharpness=1.0)).tokens(p)
+            tokens = Refiner(self._bins, decoding).point(p)
         return evaluate_sequences(
             select(self.sequences, judged),
             probe,

@@ -154,12 +154,14 @@ class Refiner:
         return _normalised(self.decoding.sharpness * np.log(rows + _TINY))
 
     def tokens(self, q: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Predicted remaining length in tokens, float64 [n]: the paper's sum of q(i) midpoint(i), or the
-        median."""
-        distribution = self.read(q)
-        if self.decoding.point == "median":
-            return median(distribution, self.bins)
-        return distribution @ self.bins.midpoints
+        """Predicted remaining length in tokens, float64 [n], of the posterior `q`."""
+        return self.point(self.read(q))
+
+    def point(self, distribution: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """The length in tokens that stands for a distribution as it is, float64 [n]: the paper's sum of
+        p(i) midpoint(i), or the median. A prompt predictor's output is one, and so is what `read` gave."""
+        p = self._distributions(distribution)
+        return median(p, self.bins) if self.decoding.point == "median" else p @ self.bins.midpoints
 
     def _pooled(
         self, prior: npt.NDArray[np.float64], evidence: npt.NDArray[np.float64]

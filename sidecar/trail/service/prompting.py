@@ -63,7 +63,7 @@ class PromptWorker:
     """Loads the prompt predictor, then predicts what is submitted, oldest first, in batches.
 
     `load` returns None where the artefact has no prompt predictor. Prompts wait while it loads. `tokens`
-    reads lengths [n] from probabilities [n, k] (`trail.predict.refine.Refiner.tokens`).
+    reads lengths [n] from probabilities [n, k] (`trail.predict.refine.Refiner.point`).
     """
 
     def __init__(

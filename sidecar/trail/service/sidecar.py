@@ -1,7 +1,6 @@
 """The sidecar process put together: shared memory, servers, loop, and their start and end in order."""
 
 import contextlib
-import dataclasses
 import fcntl
 import gc
 import os
@@ -259,7 +258,7 @@ class Sidecar:
 
         self.prompts = PromptWorker(
             load,
-            Refiner(manifest.bins, dataclasses.replace(manifest.decoding, sharpness=1.0)).tokens,
+            predictor.refiner.point,
             self.telemetry,
             on_loaded=_freeze,
         )

@@ -16,8 +16,9 @@ from trail.predict.metrics import Forecast, JudgedRows
 from trail.predict.probe import Probe
 from trail.predict.prompt import PromptPredictor
 from trail.predict.quantiles import median, truncated
+from trail.predict.recipes import DEFAULT
 from trail.predict.refine import Decoding, Refiner
-from trail.predict.training import ProbeRecipe, ProbeRows, predict_rows, train_probe
+from trail.predict.training import ProbeRows, predict_rows, train_probe
 
 ARMS = (
     "constant",
@@ -28,7 +29,6 @@ ARMS = (
     "trail-paper-refined",
     "default",
 )
-_POSITION = ProbeRecipe(batch_size=512, learning_rate=2e-3, position=True, patience=4)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,12 @@ def probe_forecasts(test: HeldOutSet, predictor: Predictor) -> tuple[Forecast, F
     refiner = Refiner(predictor.probe.bins, predictor.decoding)
     p = predict_rows(predictor.probe, sequences.rows())
     raw, followed = (refiner.read(q[test.decode]) for q in (p, follow(sequences, p, refiner)))
-    point = Refiner(refiner.bins, dataclasses.replace(predictor.decoding, sharpness=1.0)).tokens
     if predictor.decoding.filter == "pool":  # the paper's knows of no limit
         raw, followed = (_within_limit(test, read, refiner.bins) for read in (raw, followed))
-    return tuple(Forecast(refiner.bins, read.astype(np.float32), point(read)) for read in (raw, followed))  # type: ignore[return-value]  # two of them
+    return (
+        Forecast(refiner.bins, raw.astype(np.float32), refiner.point(raw)),
+        Forecast(refiner.bins, followed.astype(np.float32), refiner.point(followed)),
+    )
 
 
 def _within_limit(test: HeldOutSet, p: npt.NDArray[np.floating], bins: Bins) -> npt.NDArray[np.float64]:
@@ -139,7 +141,7 @@ def _position(
         np.zeros(len(training), dtype=np.bool_),
         bins=bins,
         layer=0,
-        recipe=_POSITION,
+        recipe=DEFAULT.probe,
         validation=validation,
     ).probe
     rows = test.any_layer.rows()

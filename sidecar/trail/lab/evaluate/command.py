@@ -1,7 +1,6 @@
 """`trail evaluate PREDICTOR`: options, and what is done with them."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -31,10 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 2 with one sentence where the input cannot be judged."""
-    from trail.lab.bench.results import write_json, write_text
     from trail.lab.evaluate.draw import DrawError
     from trail.lab.evaluate.job import EvaluationJob
-    from trail.lab.evaluate.report import render
+    from trail.lab.evaluate.report import write_results
     from trail.lab.evaluate.table import print_arms
     from trail.lab.recording import RecordingError
     from trail.predict.manifest import ArtefactError
@@ -62,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
             document = job.run(stages)
     except (RecordingError, ArtefactError, DrawError, OSError, ValueError) as error:
         return _refuse(str(error))
-    write_json(args.out / "evaluation.json", document)
-    write_text(args.out / "report.html", render(json.loads((args.out / "evaluation.json").read_text())))
+    write_results(document, args.out / "evaluation.json", args.out / "report.html")
     print_arms(console, document)
     console.print(f"written: {args.out / 'evaluation.json'} and {args.out / 'report.html'}")
     return 0

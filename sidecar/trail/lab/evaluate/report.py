@@ -1,11 +1,14 @@
 """The evaluation's document to one HTML page."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from trail.lab.bench.results import write_json, write_text
 from trail.lab.evaluate import figures
 from trail.lab.evaluate.palette import arm_styles, series_styles
 from trail.lab.evaluate.table import AGREEMENT, ERRORS, shown_columns
@@ -21,6 +24,13 @@ from trail.lab.evaluate.wording import (
     speed_series,
     tokens_text,
 )
+
+
+def write_results(document: Mapping[str, Any], json_file: Path, html_file: Path) -> None:
+    """Write the document and its page, each whole or not at all. Raises OSError."""
+    write_json(json_file, document)
+    # The page shows what was written, whatever JSON makes of it.
+    write_text(html_file, render(json.loads(json_file.read_text(encoding="utf-8"))))
 
 
 def render(document: Mapping[str, Any]) -> str:

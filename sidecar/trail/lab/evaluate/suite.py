@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from trail.lab.bench.results import write_json, write_text
+from trail.lab.bench.results import write_text
 from trail.lab.demo import demo_model_dir
 from trail.lab.evaluate.arms import ARMS, Predictor
 from trail.lab.evaluate.draw import draw
 from trail.lab.evaluate.evaluation import Pair, evaluate, held_out_set
 from trail.lab.evaluate.job import draw_floor, fit_paper, stop_tokens
-from trail.lab.evaluate.report import render
+from trail.lab.evaluate.report import write_results
 from trail.lab.evaluate.speed import measure_speed
 from trail.lab.evaluate.table import print_arms
 from trail.lab.fitting import Corpus, Split, fit
@@ -195,8 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             console.print("interrupted; recordings that are complete are kept")
             return 130
-        write_json(args.out / f"{name}.json", document)
-        write_text(args.out / f"{name}.html", render(json.loads((args.out / f"{name}.json").read_text())))
+        write_results(document, args.out / f"{name}.json", args.out / f"{name}.html")
         print_arms(console, document)
         console.print(f"written: {args.out / name}.json and {args.out / name}.html")
     return 0
