@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-_CHUNK = 256
+_CHUNK_ANSWERS = 4096
+"""Answers between two reports; at the end of each chunk slots stand empty."""
 
 
 def main(spec_path: Path, out: Path) -> None:
@@ -37,8 +38,9 @@ def main(spec_path: Path, out: Path) -> None:
     lengths = np.zeros((len(prompts), n), dtype=np.int32)
     ended = np.zeros((len(prompts), n), dtype=np.bool_)
     tokens: list[int] = []
-    for begin in range(0, len(prompts), _CHUNK):
-        chunk = range(begin, min(begin + _CHUNK, len(prompts)))
+    size = max(_CHUNK_ANSWERS // n, 1)
+    for begin in range(0, len(prompts), size):
+        chunk = range(begin, min(begin + size, len(prompts)))
         outputs = llm.generate(
             [{"prompt_token_ids": prompts[i]} for i in chunk],
             [

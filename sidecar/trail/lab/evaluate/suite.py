@@ -80,7 +80,13 @@ def make_prompts(subject: Subject, out: Path, stages: Stages) -> list[tuple[int,
         ).outputs()
     rng = np.random.default_rng(SPLIT_SEED)
     whole = [begin + text[:-1] for text in texts]
-    return list(dict.fromkeys(text[: int(rng.integers(4, len(text)))] for text in whole if len(text) > 4))
+    # Beginnings of at most half the context, so that the context ends few answers.
+    longest = [min(len(text), context // 2) for text in whole]
+    return list(
+        dict.fromkeys(
+            text[: int(rng.integers(4, n))] for text, n in zip(whole, longest, strict=True) if n > 4
+        )
+    )
 
 
 def record(subject: Subject, out: Path, console: Console) -> tuple[Recording, Recording]:
@@ -169,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", default=f"{DEMO},{STORIES}", help="which (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe (%(default)s)")
     parser.add_argument(
-        "--prompts", type=int, default=3300, help="of which 65 %% are judged on (%(default)s)"
+        "--prompts", type=int, default=3600, help="of which 65 %% are judged on (%(default)s)"
     )
     parser.add_argument("--steps", type=int, default=2000, help="steps for the floor; 0: none (%(default)s)")
     parser.add_argument("--continuations", type=int, default=16, help="of each step (%(default)s)")
