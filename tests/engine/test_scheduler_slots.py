@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trail.engine.slots import FIRST_SIZE, Recompute, SlotTable
+from trail.engine.slots import FIRST_SIZE, PRIORITY_LIMIT, Recompute, SlotTable
 from trail.wire.keys import request_key
 
 
@@ -34,11 +34,22 @@ def test_the_table_grows_and_keeps_what_it_holds() -> None:
 
 def test_a_slot_is_clean_for_its_next_request() -> None:
     table = SlotTable()
-    slot = table.add("first")
+    slot = table.add("first", arrival_s=4.0, deadline_s=9.0, priority=2, uncomputed=7)
+    assert (table.arrival_s[slot], table.deadline_s[slot]) == (4.0, 9.0)
+    assert (table.priority[slot], table.uncomputed[slot]) == (2, 7)
     table.age[slot], table.admitted[slot], table.initial[slot] = 9, True, 33.0
+    table.preemptions[slot] = 3
     table.remove("first")
     assert table.add("second") == slot
     assert (table.age[slot], table.admitted[slot], table.initial[slot]) == (0, False, 0.0)
+    assert (table.arrival_s[slot], table.deadline_s[slot]) == (0.0, np.inf)
+    assert (table.priority[slot], table.uncomputed[slot], table.preemptions[slot]) == (0, 0, 0)
+
+
+def test_a_priority_beyond_all_numbers_is_the_largest() -> None:
+    table = SlotTable()
+    slots = [table.add("a", priority=10**30), table.add("b", priority=-(10**30))]
+    assert table.priority[slots].tolist() == [PRIORITY_LIMIT, -PRIORITY_LIMIT]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=40))

@@ -150,6 +150,85 @@ def test_memory_victims_make_room_or_nobody_gives_way(
     assert victims == (expected if free + sum(held[expected]) >= need else [])
 
 
+SIZE = st.integers(0, 40).map(float)
+SIZED_RUNNING = st.lists(st.tuples(RANK, st.booleans(), st.integers(0, 5), SIZE), max_size=10)
+SIZED_WAITING = st.lists(
+    st.tuples(st.one_of(RANK, st.just(float("-inf"))), SIZE), max_size=12
+).map(lambda rows: sorted(rows, key=lambda row: row[0]))  # fmt: skip
+RATIO = st.sampled_from([1.0, 2.0, 3.5])
+
+
+def gives_way(victim: tuple[float, bool, int, float], newcomer: tuple[float, float], ratio: float) -> bool:
+    """The rule: a larger rank, and so many times the size, which a protected newcomer does not ask for."""
+    rank, protected, _, size = victim
+    return not protected and rank > newcomer[0] and (np.isinf(newcomer[0]) or size >= ratio * newcomer[1])
+
+
+@given(SIZED_WAITING, SIZED_RUNNING, st.integers(0, 3), RATIO)
+def test_swaps_with_sizes_are_those_of_the_slow_reference(
+    waiting: list[tuple[float, float]], running: list[tuple[float, bool, int, float]], free: int, ratio: float
+) -> None:
+    rank, protected, arrival = arrays([row[:3] for row in running])
+    swaps = decide.slot_swaps(
+        np.array([row[0] for row in waiting]),
+        rank,
+        protected,
+        arrival,
+        free,
+        waiting_size=np.array([row[1] for row in waiting]),
+        running_size=np.array([row[3] for row in running]),
+        ratio=ratio,
+    )
+    left, expected = set(range(len(running))), []
+    for j in range(free, len(waiting)):
+        could = [i for i in left if gives_way(running[i], waiting[j], ratio)]
+        if not could:
+            break
+        worst = max(could, key=lambda i: (running[i][0], running[i][2], i))
+        left.remove(worst)
+        expected.append((worst, j))
+    assert swaps == expected
+
+
+@given(SIZED_RUNNING, st.tuples(RANK, SIZE), st.integers(1, 200), RATIO)
+def test_memory_is_taken_only_from_those_of_the_ratio(
+    running: list[tuple[float, bool, int, float]], newcomer: tuple[float, float], need: int, ratio: float
+) -> None:
+    rank, protected, _ = arrays([row[:3] for row in running])
+    victims = decide.memory_victims(
+        need,
+        0.0,
+        newcomer=newcomer[0],
+        running=rank,
+        running_protected=protected,
+        held_tokens=np.full(len(running), 50.0),
+        most=4,
+        newcomer_size=newcomer[1],
+        running_size=np.array([row[3] for row in running]),
+        ratio=ratio,
+    )
+    could = [i for i in range(len(running)) if gives_way(running[i], newcomer, ratio)]
+    wanted = -(-need // 50)
+    assert len(victims) == (wanted if wanted <= min(len(could), 4) else 0)
+    assert set(victims) <= set(could)
+    assert all(rank[i] >= rank[j] for i in victims for j in set(could) - set(victims))
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 20), st.integers(0, 20), st.integers(0, 3)), max_size=10
+    ),
+    st.integers(-1, 3),
+)
+def test_a_request_that_gave_way_often_enough_is_protected_from_then_on(
+    requests: list[tuple[bool, int, int, int]], most: int
+) -> None:
+    admitted, age, cutoff, preemptions = (np.array([row[i] for row in requests]) for i in range(4))
+    protected = decide.is_protected(admitted.astype(bool), age, cutoff, preemptions, most)
+    for (ran, a, until, gave), found in zip(requests, protected.tolist(), strict=True):
+        assert found == (ran and (a >= until or 0 <= most <= gave))
+
+
 @given(RUNNING, RANK)
 def test_denied_means_that_only_protection_stood_in_the_way(
     running: list[tuple[float, bool, int]], newcomer: float

@@ -1,8 +1,12 @@
 """Policy names: every arm of the benchmark parses, and what makes no sense is refused by name."""
 
-import pytest
+import math
 
-from trail.policy.spec import POLICY_NAMES, PolicySpec, parse_policy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trail.policy.spec import POLICY_NAMES, SIZES, PolicySpec, parse_policy
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
@@ -17,6 +21,7 @@ def test_every_name_parses_to_itself(name: str) -> None:
         ("trail-c0", "trail", 0.0),
         ("oracle-c1", "oracle", 1.0),
         ("trail-prompt-c0.5", "trail-prompt", 0.5),
+        ("adaptive-c0", "adaptive", 0.0),
     ],
 )
 def test_c_is_read_from_the_name(text: str, name: str, c: float) -> None:
@@ -28,6 +33,17 @@ def test_c_is_read_from_the_name(text: str, name: str, c: float) -> None:
     [
         ("fcfs-c0.5", "takes no c"),
         ("sjf-c0", "takes no c"),
+        ("mlfq-c0", "takes no c"),
+        ("trail-k1", "takes no k"),
+        ("sjf-ratio2", "takes no ratio"),
+        ("fcfs-limit1", "takes no limit"),
+        ("adaptive-k1-k2", "kappa twice"),
+        ("adaptive-k-1", "'k' is none of cC, kKAPPA"),
+        ("adaptive-limit1.5", "'1.5' is no number; write limit as in adaptive-limit1"),
+        ("adaptive-ratio0.5", "at least 1"),
+        ("adaptive-reserveinf", "'reserveinf' is none of"),
+        ("adaptive-k2-", "'' is none of"),
+        ("oracle-gittins", "cannot be gittins"),
         ("trail-c1.5", r"\[0, 1\]"),
         ("trail-c0.2.1", "0.2.1"),
         ("trial", "trail-prompt"),
@@ -45,6 +61,69 @@ def test_parameters_out_of_range_are_refused() -> None:
         PolicySpec(c=float("nan"))
     with pytest.raises(ValueError, match="kv_reserve_tokens is inf"):
         PolicySpec(kv_reserve_tokens=float("inf"))
+    with pytest.raises(ValueError, match="kappa is nan"):
+        PolicySpec("adaptive", kappa=float("nan"))
+    with pytest.raises(ValueError, match="preempt_ratio is inf"):
+        PolicySpec("adaptive", preempt_ratio=float("inf"))
+    with pytest.raises(ValueError, match="size is 'mean'; choose one of point, gittins"):
+        PolicySpec("adaptive", size="mean")
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("adaptive", {}),
+        ("adaptive-k2", {"kappa": 2.0}),
+        ("adaptive-kinf", {"kappa": math.inf}),
+        ("adaptive-c0-k0.5", {"c": 0.0, "kappa": 0.5}),
+        ("adaptive-ratio3-limit2-reserve32", {
+            "preempt_ratio": 3.0, "max_preemptions": 2, "kv_reserve_tokens": 32.0,
+        }),
+        ("adaptive-limitoff-reserveoff-gittins", {
+            "max_preemptions": -1, "kv_reserve_tokens": -1.0, "size": "gittins",
+        }),
+    ],
+)  # fmt: skip
+def test_adaptive_has_defaults_of_its_own_and_takes_every_parameter(
+    text: str, changed: dict[str, float]
+) -> None:
+    own = {"c": 1.0, "kv_reserve_tokens": 16.0, "kappa": 1.0, "preempt_ratio": 2.0, "max_preemptions": 1}
+    spec = parse_policy(text)
+    assert vars(spec) == {"name": "adaptive", "size": "point", **own, **changed}
+    assert spec.text == text
+
+
+def test_the_reserve_can_be_asked_of_every_policy() -> None:
+    for name in POLICY_NAMES:
+        assert parse_policy(f"{name}-reserve8").kv_reserve_tokens == 8.0
+
+
+specs = st.builds(
+    PolicySpec,
+    st.sampled_from(POLICY_NAMES),
+    kv_reserve_tokens=st.sampled_from([-1.0, 0.0, 16.0]),
+    preempt_ratio=st.just(1.0),
+)
+adaptive_specs = st.builds(
+    PolicySpec,
+    st.just("adaptive"),
+    c=st.sampled_from([0.0, 0.25, 1.0]),
+    kappa=st.sampled_from([0.0, 0.5, 1.0, math.inf]),
+    preempt_ratio=st.sampled_from([1.0, 2.5]),
+    max_preemptions=st.sampled_from([-1, 0, 3]),
+    kv_reserve_tokens=st.sampled_from([-1.0, 4.0, 16.0]),
+    size=st.sampled_from(SIZES),
+)
+
+
+@given(st.one_of(specs, adaptive_specs))
+def test_a_policys_text_parses_to_it(spec: PolicySpec) -> None:
+    assert parse_policy(spec.text) == spec
+
+
+def test_without_a_boost_adaptive_preempts_nobody() -> None:
+    assert not PolicySpec("adaptive", kappa=0.0).preempts
+    assert PolicySpec("adaptive", kappa=0.1).preempts
 
 
 def test_only_fcfs_leaves_the_order_and_only_size_based_ones_preempt() -> None:
@@ -53,4 +132,6 @@ def test_only_fcfs_leaves_the_order_and_only_size_based_ones_preempt() -> None:
         "trail",
         "trail-prompt",
         "oracle",
+        "mlfq",
+        "adaptive",
     }

@@ -9,10 +9,11 @@ from service_kit import BINS, HIDDEN, LAYER, Bench, SidecarProcess
 
 from trail.policy.spec import PolicySpec
 from trail.predict import artefact
+from trail.predict.encoder import EncoderSize
 from trail.predict.fingerprint import describe_model
 from trail.predict.manifest import Manifest
 from trail.predict.probe import Probe
-from trail.predict.prompt import EncoderSize, PromptPredictor
+from trail.predict.prompt import PromptPredictor
 from trail.predict.refine import PAPER
 
 VOCABULARY = 20

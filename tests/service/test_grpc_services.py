@@ -58,6 +58,28 @@ def test_set_policy_is_in_force_and_counted(unix: grpc.Channel) -> None:
     assert control.Describe(trail_pb2.DescribeRequest()).policy == after
 
 
+def test_what_a_policy_leaves_open_is_its_own_default(unix: grpc.Channel, sidecar: Sidecar) -> None:
+    ranking, control = trail_pb2_grpc.RankingStub(unix), trail_pb2_grpc.ControlStub(unix)
+    short = candidate("short", initial_prediction=2, arrival_time_s=1.0)
+    long = candidate("long", initial_prediction=200, arrival_time_s=0.0)
+    urgent = candidate("urgent", initial_prediction=300, arrival_time_s=2.0, deadline_s=1.0)
+    for stated, wait_s, expected in (
+        ({}, 10.0, ["urgent", "short", "long"]),
+        ({}, 0.0, ["long", "short", "urgent"]),
+        ({"kappa": 0.0}, 10.0, ["urgent", "long", "short"]),
+        ({"kappa": float("inf")}, 0.0, ["short", "long", "urgent"]),
+    ):
+        request = trail_pb2.RankRequest(
+            candidates=[short, long, urgent],
+            policy=trail_pb2.Policy(name="adaptive", c=1.0, kv_reserve_tokens=-1, **stated),
+            wait_s=wait_s,
+        )
+        assert [r.id for r in ranking.Rank(request).ranked] == expected
+    sidecar.policy.set(PolicySpec("adaptive", kappa=2.0))
+    policy = control.GetPolicy(trail_pb2.GetPolicyRequest())
+    assert (policy.kappa, policy.preempt_ratio, policy.max_preemptions, policy.size) == (2.0, 2.0, 1, "point")
+
+
 @pytest.mark.parametrize(
     ("policy", "word"),
     [
@@ -66,6 +88,9 @@ def test_set_policy_is_in_force_and_counted(unix: grpc.Channel) -> None:
         (trail_pb2.Policy(name="oracle", c=1.5), "1.5"),
         (trail_pb2.Policy(name="oracle", c=float("nan")), "nan"),
         (trail_pb2.Policy(name="oracle", kv_reserve_tokens=float("inf")), "kv_reserve_tokens"),
+        (trail_pb2.Policy(name="oracle", kappa=-1.0), "kappa is -1.0"),
+        (trail_pb2.Policy(name="oracle", preempt_ratio=0.0), "preempt_ratio is 0.0"),
+        (trail_pb2.Policy(name="oracle", size="gittins"), "cannot be gittins"),
     ],
 )
 def test_bad_policy_is_refused_and_changes_nothing(

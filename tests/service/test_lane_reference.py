@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_kit import BINS, Bench, rows, started, vector
 
+from trail.policy.mlfq import level
 from trail.policy.spec import POLICY_NAMES, PolicySpec
 from trail.service.events import Finished, Started
 from trail.wire.frames import Kind
@@ -120,6 +121,8 @@ def slow_rank(spec: PolicySpec, request: SlowRequest) -> tuple[float, float, int
         "trail-prompt": (max(r - request.age, 0.0), 1.0, math.floor(spec.c * r)),
         "trail": (request.remaining, 1.0, math.floor(spec.c * r)),
         "oracle": (max(length - request.age, 0.0), 1.0, math.floor(spec.c * length)),
+        "mlfq": (float(level([request.prompt], [request.age])[0]), 0.0, never),
+        "adaptive": (request.remaining, 1.0, math.floor(spec.c * r)),
     }[spec.name]
 
 
@@ -199,12 +202,17 @@ def test_board_is_that_of_the_slow_reference(history: list[tuple[str, Any]], eve
             spec, generation = bench.policy.current
             header = bench.header()
             assert (header.generation, header.c, header.order) == (generation, spec.c, spec.name != "fcfs")
-            assert header.preempt == (spec.name in ("trail", "trail-prompt", "oracle"))
-            assert header.mean_initial == pytest.approx(slow.mean)
+            assert header.preempt == (spec.name not in ("fcfs", "sjf"))
+            assert header.boost == (spec.name == "adaptive")
+            # Whoever is not known yet is in mlfq's first queue.
+            assert header.mean_initial == pytest.approx(0.0 if spec.name == "mlfq" else slow.mean)
             by_slot = {request.slot: (key, request) for key, request in slow.open.items()}
             for slot, row in enumerate(bench.board(*range(4))):
                 key, request = by_slot.get(slot, (0, None))
-                if request is None or not (request.source or (spec.name == "oracle" and request.exact)):
+                known = request is not None and (
+                    request.source or (spec.name == "oracle" and request.exact) or spec.name == "mlfq"
+                )
+                if not known:
                     assert row["key"] == 0
                     continue
                 rank, slope, cutoff = slow_rank(spec, request)

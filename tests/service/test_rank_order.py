@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_kit import Bench, started
 
-from trail.policy.decide import effective_rank, is_protected, rank_now, serving_order
+from trail.policy.decide import is_protected, rank_now, serving_order
+from trail.policy.order import Terms, effective_ranks
 from trail.policy.spec import POLICY_NAMES, PolicySpec
 from trail.service.ranking import Candidate, InvalidCandidate, rank_candidates
 
@@ -21,6 +22,8 @@ requests = st.fixed_dictionaries(
     {
         "initial": st.one_of(st.just(0.0), lengths), "exact": st.sampled_from([0, 0, 5, 40]),
         "age": st.integers(0, 30), "admitted": st.booleans(), "arrival": st.integers(0, 3),
+        "prompt": st.sampled_from([1, 5, 200]), "priority": st.integers(-1, 1),
+        "allowed": st.sampled_from([0.0, 0.0, 0.5, 40.0]),
     }
 )  # fmt: skip
 
@@ -30,43 +33,66 @@ requests = st.fixed_dictionaries(
 def test_rank_agrees_with_what_an_engine_reads_from_the_board(spec: PolicySpec, given_: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(Path(directory), spec)
+        bench.lane.pace.wait_s, bench.lane.pace.token_s = 6.0, 0.02
         try:
             for slot, request in enumerate(given_):
                 bench.apply(
-                    started(slot + 1, slot, exact_output_tokens=request["exact"], initial=request["initial"])
+                    started(
+                        slot + 1,
+                        slot,
+                        prompt_tokens=request["prompt"],
+                        exact_output_tokens=request["exact"],
+                        initial=request["initial"],
+                    )
                 )
+            bench.lane.pace.look = lambda *seen: None  # what is stated of the queue stays
             bench.lane.step()
             board, header = bench.board(*range(len(given_))), bench.header()
         finally:
             bench.close()
     # The engine's reading: a row of another key ranks by the mean of initial predictions.
     known = board["key"] == np.arange(1, len(given_) + 1)
-    age = np.array([request["age"] for request in given_])
+    # Levels of mlfq are published when an age is seen; here none was since the start.
+    age = np.array([0 if spec.name == "mlfq" else request["age"] for request in given_])
     mean = header.mean_initial
     rank = np.where(known, board["rank"], mean)
     slope = np.where(known, board["slope"], 0.0 if spec.name in ("fcfs", "sjf") else 1.0)
     cutoff = np.where(known, board["cutoff"], math.floor(spec.c * mean) if spec.preempts else 2**32 - 1)
-    protected = is_protected(np.array([r["admitted"] for r in given_]), age, cutoff)
+    admitted = np.array([request["admitted"] for request in given_])
     if spec.name == "fcfs":
         rank = np.zeros(len(given_))
-    effective = effective_rank(rank_now(rank, slope, np.zeros(len(given_)), age), protected)
-    order = serving_order(effective, np.array([r["arrival"] for r in given_]))
+    arrival = np.array([float(request["arrival"]) for request in given_])
+    values = {k: v for k, v in vars(header).items() if k not in ("epoch", "heartbeat_ns", "generation")}
+    effective = effective_ranks(
+        Terms(**values),
+        size=rank_now(rank, slope, np.zeros(len(given_)), age),
+        protected=is_protected(admitted, age, cutoff),
+        arrival_s=arrival,
+        deadline_s=arrival + [request["allowed"] or math.inf for request in given_],
+        priority=np.array([request["priority"] for request in given_]),
+        uncomputed_tokens=np.array([0 if r["admitted"] else r["prompt"] for r in given_]),
+    )
+    order = serving_order(effective, arrival)
     ranked = rank_candidates(
         spec,
         [
             Candidate(
-                id=f"{slot}", arrival_time_s=float(r["arrival"]), age=r["age"], admitted=r["admitted"],
-                initial_prediction=r["initial"], exact_output_tokens=r["exact"],
+                id=f"{slot}", arrival_time_s=float(r["arrival"]), age=int(age[slot]), admitted=r["admitted"],
+                initial_prediction=r["initial"], exact_output_tokens=r["exact"], prompt_tokens=r["prompt"],
+                priority=r["priority"], deadline_s=r["allowed"],
             )
             for slot, r in enumerate(given_)
         ],
         mean,
+        wait_s=6.0,
+        token_s=0.02,
     )  # fmt: skip
     assert [item.id for item in ranked] == [str(slot) for slot in order]
     by_id = {item.id: item for item in ranked}
     for slot in range(len(given_)):
-        assert by_id[str(slot)].rank == pytest.approx(effective[slot], rel=1e-5)
-        assert (by_id[str(slot)].rank == -math.inf) == bool(protected[slot])
+        # Rank counts seconds from the earliest arrival.
+        since = effective[slot] - (arrival.min() if spec.boosts else 0.0)
+        assert by_id[str(slot)].rank == pytest.approx(since, rel=1e-5, abs=1e-5)
 
 
 def test_refined_prediction_of_the_caller_decides_under_trail() -> None:
@@ -107,12 +133,28 @@ def test_preemptible_means_running_unprotected_and_a_policy_that_preempts() -> N
         (Candidate(id="x", predicted_remaining=-1.0), "candidates[1].predicted_remaining is -1.0"),
         (Candidate(id="x", predicted_remaining=math.inf), "candidates[1].predicted_remaining is inf"),
         (Candidate(id="x", arrival_time_s=math.nan), "candidates[1].arrival_time_s is nan"),
+        (Candidate(id="x", deadline_s=-1.0), "candidates[1].deadline_s is -1.0"),
+        (Candidate(id="x", deadline_s=math.inf), "candidates[1].deadline_s is inf"),
     ],
 )
 def test_invalid_candidate_is_named(candidate: Candidate, sentence: str) -> None:
     with pytest.raises(InvalidCandidate) as refused:
         rank_candidates(PolicySpec(), [Candidate(id="good"), candidate], 1.0)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("stated", [{"wait_s": -1.0}, {"token_s": math.nan}, {"wait_s": math.inf}])
+def test_times_that_are_none_are_named(stated: dict[str, float]) -> None:
+    with pytest.raises(InvalidCandidate, match=f"{next(iter(stated))} is"):
+        rank_candidates(PolicySpec("adaptive"), [Candidate(id="good")], 1.0, **stated)
+
+
+def test_who_gave_way_often_enough_is_not_preemptible_and_keeps_its_turn() -> None:
+    spec = PolicySpec("adaptive", max_preemptions=1)
+    gave = Candidate(id="gave", age=3, admitted=True, initial_prediction=90, preemptions=1, arrival_time_s=1)
+    first = Candidate(id="first", age=3, admitted=True, initial_prediction=90)
+    ranked = rank_candidates(spec, [gave, first], 1.0, wait_s=1.0)
+    assert [(item.id, item.preemptible) for item in ranked] == [("first", True), ("gave", False)]
 
 
 def test_nothing_ranks_as_nothing() -> None:

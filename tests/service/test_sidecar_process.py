@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,20 @@ def test_signals_end_it_cleanly(run_sidecar: Run, probe_only_dir: Path, how: sig
     assert code == 0, log
     assert not board.fresh(10**12), "the heartbeat is withdrawn, so that the engine falls back at once"
     assert left_in(sidecar) == []
+
+
+def test_one_that_was_stopped_goes_on_when_continued(run_sidecar: Run, probe_only_dir: Path) -> None:
+    sidecar = run_sidecar(predictor=probe_only_dir)
+    board = until(sidecar.board)
+    sidecar.process.send_signal(signal.SIGSTOP)
+    until(lambda: not board.fresh(100_000_000))
+    time.sleep(1.5)  # longer than any wait of its main thread
+    sidecar.process.send_signal(signal.SIGCONT)
+    until(lambda: board.fresh(100_000_000))
+    time.sleep(1.5)
+    assert sidecar.process.poll() is None
+    assert board.fresh(1_000_000_000)
+    assert sidecar.end()[0] == 0
 
 
 def test_sigterm_while_the_prompt_predictor_loads(run_sidecar: Run, predictor_dir: Path) -> None:

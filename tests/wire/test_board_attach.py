@@ -48,7 +48,11 @@ def test_other_layout_version(valid: Path) -> None:
         BoardReader.attach(valid)
 
 
-@pytest.mark.parametrize("size", [0, 8, 255, 256, 256 + 16 * 32 - 8, 256 + 16 * 32 + 32])
+HEADER = board.HEADER_BYTES
+SIZES = [0, 8, HEADER - 1, HEADER, HEADER + 16 * 32 - 8, HEADER + 16 * 32 + 32]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_truncated_or_longer_file(valid: Path, size: int) -> None:
     os.truncate(valid, size)
     with pytest.raises(LayoutError, match="truncated or foreign"):

@@ -14,6 +14,10 @@ from trail.wire.files import seal_identity
 CAPACITY = 16
 ATTACHES = 40_000
 SNAPSHOTS = 150_000
+HEADER = BoardHeader(
+    1, 0, 1, True, True, 0.8, 9.0, -1.0, boost=True, kappa=1.0, wait_s=4.0, token_s=0.02, preempt_ratio=2.0,
+    max_preemptions=1,
+)  # fmt: skip
 SIZE = board.HEADER_BYTES + CAPACITY * BOARD_ROW.itemsize
 
 
@@ -55,7 +59,7 @@ def test_damaged_contents_after_attach(board_file: Path) -> None:
     writer = BoardWriter.create(board_file, CAPACITY)
     reader = BoardReader.attach(board_file)
     slots = np.arange(CAPACITY)
-    writer.publish(slots, np.zeros(CAPACITY, BOARD_ROW), BoardHeader(1, 0, 1, True, True, 0.8, 9.0, -1.0))
+    writer.publish(slots, np.zeros(CAPACITY, BOARD_ROW), HEADER)
     pristine = np.fromfile(board_file, np.uint8)
     data = np.memmap(board_file, np.uint8, mode="r+")
     random = np.random.default_rng(13)
@@ -77,6 +81,10 @@ def test_damaged_contents_after_attach(board_file: Path) -> None:
             assert 0 <= header.c <= 1
             assert math.isfinite(header.mean_initial)
             assert math.isfinite(header.kv_reserve_tokens)
+            assert header.kappa >= 0
+            assert math.isfinite(header.wait_s + header.token_s + header.preempt_ratio)
+            assert min(header.wait_s, header.token_s) >= 0
+            assert header.preempt_ratio >= 1
             assert snapshot.rows.tobytes() == data[board.HEADER_BYTES :].tobytes()
         data[place] = pristine[place]
     assert 0 < missing < SNAPSHOTS

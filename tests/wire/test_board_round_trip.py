@@ -26,6 +26,12 @@ headers = st.builds(
     c=st.floats(0, 1),
     mean_initial=st.floats(0, 1e9),
     kv_reserve_tokens=st.floats(-1, 1e9),
+    boost=st.booleans(),
+    kappa=st.floats(0, allow_nan=False),
+    wait_s=st.floats(0, 1e6),
+    token_s=st.floats(0, 10),
+    preempt_ratio=st.floats(1, 100),
+    max_preemptions=st.integers(-1, 2**31 - 1),
 )
 updates = st.lists(
     st.tuples(
@@ -117,7 +123,19 @@ def test_a_writer_that_died_in_an_update_gives_no_snapshot(ends) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"c": float("nan")}, {"c": 1.5}, {"mean_initial": float("inf")}, {"kv_reserve_tokens": float("nan")}],
+    [
+        {"c": float("nan")},
+        {"c": 1.5},
+        {"mean_initial": float("inf")},
+        {"kv_reserve_tokens": float("nan")},
+        {"kappa": float("nan")},
+        {"kappa": -1.0},
+        {"wait_s": float("inf")},
+        {"wait_s": -0.5},
+        {"token_s": float("nan")},
+        {"preempt_ratio": 0.5},
+        {"preempt_ratio": float("inf")},
+    ],
 )
 def test_a_header_that_no_sidecar_writes_gives_no_snapshot(ends, change) -> None:
     writer, reader = ends

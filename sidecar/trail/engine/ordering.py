@@ -2,7 +2,6 @@
 
 import time
 from itertools import islice
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -10,66 +9,16 @@ from numpy.typing import NDArray
 
 from trail.engine.board_watch import BoardWatch
 from trail.engine.queues import Queues
+from trail.engine.ranked import Ranked, terms_of
 from trail.engine.slots import SlotTable
 from trail.policy import decide
-from trail.policy.ranks import cutoff_age
-from trail.wire.board import BoardHeader
+from trail.policy.order import Terms
+from trail.wire.board import BoardSnapshot
 
 MAX_MEMORY_VICTIMS = 4
 """Requests preempted in one step, at most, to make room for the head of the queue."""
 NO_UPDATE = -1
 """In place of a board's update: the next step looks in any case."""
-
-_request_id = attrgetter("request_id")
-
-
-class Ranked:
-    """One queue's requests in its order, with what the board says about them, arrays `[n]`."""
-
-    def __init__(self, requests: list[Any], table: SlotTable) -> None:
-        self.requests = requests
-        self.slots = np.fromiter(
-            map(table.by_id.__getitem__, map(_request_id, requests)), np.int64, len(requests)
-        )
-        self.keys = table.key[self.slots]
-        self.arrival = table.arrival[self.slots]
-        self.rank: NDArray[np.float64] = np.zeros(0)
-        self.protected: NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self.effective: NDArray[np.float64] = np.zeros(0)
-
-    def read(
-        self, rows: NDArray[np.void], header: BoardHeader, admitted: NDArray[np.bool_], age: NDArray[np.int64]
-    ) -> None:
-        """Ranks at `age` from board `rows`; by the mean where the board has no row of the request."""
-        rank = decide.rank_now(rows["rank"], rows["slope"], rows["age"], age)
-        cutoff = rows["cutoff"]
-        known = rows["key"] == self.keys
-        if not known.all():
-            mean = header.mean_initial
-            rank = np.where(known, rank, np.maximum(mean - age, 0.0))
-            cutoff = np.where(known, cutoff, cutoff_age(header.c, np.array([mean])))
-        self.rank = rank
-        if header.preempt:
-            self.protected = decide.is_protected(admitted, age, cutoff)
-            self.effective = decide.effective_rank(rank, self.protected)
-        else:
-            self.protected = np.zeros(len(rank), np.bool_)
-            self.effective = rank
-
-    def sort(self) -> NDArray[np.intp] | None:
-        """Put everything in serving order; the permutation, or None when it is in order already."""
-        order = decide.serving_order(self.effective, self.arrival)
-        if not (order[1:] < order[:-1]).any():
-            return None
-        self.keep(order)
-        return order
-
-    def keep(self, kept: NDArray[np.intp]) -> None:
-        """Only the requests at `kept`, in that order."""
-        self.requests = [self.requests[i] for i in kept.tolist()]
-        self.slots, self.keys, self.arrival = self.slots[kept], self.keys[kept], self.arrival[kept]
-        self.rank, self.protected = self.rank[kept], self.protected[kept]
-        self.effective = self.effective[kept]
 
 
 class Ordering:
@@ -84,6 +33,12 @@ class Ordering:
     meanwhile is seen with the next update, which its own prediction causes. Otherwise waiting requests keep
     their order until the queue, their rows or the policy change; running ones are sorted only where memory
     may run out, which is when vLLM takes the last one's.
+
+    Boosted arrivals change nothing in that. What they depend on beside sizes, how long the queue is, comes
+    with an update of the board as well; with it the waiting ones are put in order anew. The less is left of a
+    running request, the earlier its boosted arrival, and the size that a ratio compares only falls, too. The
+    one exception is a running request that its deadline has brought forward: its rank rises by a token's time
+    with every token, and whoever may then take its slot does so with the next update.
     """
 
     def __init__(self, queues: Queues, table: SlotTable, watch: BoardWatch) -> None:
@@ -135,24 +90,12 @@ class Ordering:
         snapshot = self._watch.snapshot(self._slots)
         if snapshot is None:
             return
-        header = snapshot.header
-        if not header.order:
+        if snapshot.header.order:
+            self._order(snapshot, known=known, tight=tight, throttled=throttled)
+        else:
             self.first_come_first_served()
-            self._update = update
-            return
-        self._ordered = True
-        n = len(running)
-        policy = (header.preempt, header.c, header.generation, header.epoch)
-        if not known or policy != self._policy or snapshot.rows[n:].tobytes() != self._waiting_rows:
-            self._policy = policy
-            self._order_waiting(snapshot.rows[n:], header)
-        if header.preempt:
-            self._rank_running(snapshot.rows[:n], header)
-            if tight and self._running.sort() is not None:
-                running[:] = self._running.requests
-                self._slots = np.concatenate((self._running.slots, self._waiting.slots))
-        if self._waiting.requests:
-            self._admit(header, throttled)
+            self._look(running, list(waiting))
+            self._limit_admission(terms_of(snapshot.header))
         if not throttled:
             self._update = update
 
@@ -171,6 +114,7 @@ class Ordering:
         slot = self._table.by_id[request.request_id]
         self._table.admitted[slot] = True
         self._table.age[slot] = request.num_output_tokens + request.num_output_placeholders
+        self._table.uncomputed[slot] = request.num_tokens
 
     def forget(self, slot: int) -> None:
         """The request in `slot` has ended."""
@@ -200,6 +144,30 @@ class Ordering:
         queues.refill(sorted(queues.waiting, key=stock))
         queues.running.sort(key=lambda request: table.arrival[table.by_id[request.request_id]])
 
+    def _order(self, snapshot: BoardSnapshot, *, known: bool, tight: bool, throttled: bool) -> None:
+        """Put everybody in order, preempt and limit admission by `snapshot`.
+
+        `known`: the same requests wait as in the last step, in order. `tight`: memory may run out.
+        """
+        self._ordered = True
+        header, terms = snapshot.header, terms_of(snapshot.header)
+        queues, running = self._queues, self._running
+        n = len(running.requests)
+        policy = (header.preempt, header.c, header.generation, header.epoch, terms if terms.boost else None)
+        if not known or policy != self._policy or snapshot.rows[n:].tobytes() != self._waiting_rows:
+            self._policy = policy
+            self._order_waiting(snapshot.rows[n:], terms)
+        if terms.preempt:
+            running.read_running(snapshot.rows[:n], terms)
+            if tight and running.sort() is not None:
+                queues.running[:] = running.requests
+                self._slots = np.concatenate((running.slots, self._waiting.slots))
+        if self._waiting.requests:
+            if terms.preempt and running.requests and not throttled and queues.admits():
+                self._preempt_for_slots(terms)
+                self._preempt_for_memory(terms)
+            self._limit_admission(terms)
+
     def _look(self, running: list[Any], waiting: list[Any]) -> bool:
         """Take in who runs and who waits. Whether the waiting ones are those of the last step, in order."""
         # Lists of the same objects compare by identity, which costs less than looking slots up again.
@@ -213,9 +181,9 @@ class Ordering:
             self._slots = np.concatenate((self._running.slots, self._waiting.slots))
         return same_waiting
 
-    def _order_waiting(self, rows: NDArray[np.void], header: BoardHeader) -> None:
-        table, waiting = self._table, self._waiting
-        waiting.read(rows, header, table.admitted[waiting.slots], table.age[waiting.slots])
+    def _order_waiting(self, rows: NDArray[np.void], terms: Terms) -> None:
+        waiting = self._waiting
+        waiting.read_waiting(rows, terms)
         order = waiting.sort()
         if order is not None:
             rows = rows[order]
@@ -223,44 +191,46 @@ class Ordering:
             self._slots = np.concatenate((self._running.slots, waiting.slots))
         self._waiting_rows = rows.tobytes()
 
-    def _rank_running(self, rows: NDArray[np.void], header: BoardHeader) -> None:
-        running = self._running
-        age = [request.num_output_tokens + request.num_output_placeholders for request in running.requests]
-        running.read(rows, header, np.ones(len(age), np.bool_), np.array(age, np.int64))
+    def _limit_admission(self, terms: Terms) -> None:
+        """Let vLLM start no more requests than the KV reserve allows."""
+        if terms.kv_reserve_tokens < 0:
+            return
+        queues, waiting = self._queues, self._waiting.requests
+        starting = self._startable(max(queues.free_slots(), 0))
+        allowed = decide.admission_limit(
+            [queues.need_tokens(waiting[i]) for i in starting],
+            queues.capacity_tokens - queues.free_tokens(),
+            queues.capacity_tokens,
+            terms.kv_reserve_tokens,
+            len(queues.running),
+        )
+        if allowed < len(starting):
+            queues.lower_limit(len(queues.running) + allowed)
 
-    def _admit(self, header: BoardHeader, throttled: bool) -> None:
-        """Preempt for those that come first, and limit admission to what the KV reserve allows."""
-        queues = self._queues
-        if header.preempt and self._running.requests and not throttled and queues.admits():
-            self._preempt_for_slots()
-            self._preempt_for_memory()
-        if header.kv_reserve_tokens >= 0:
-            waiting = self._waiting.requests
-            starting = self._startable(max(queues.free_slots(), 0))
-            allowed = decide.admission_limit(
-                [queues.need_tokens(waiting[i]) for i in starting],
-                queues.capacity_tokens - queues.free_tokens(),
-                queues.capacity_tokens,
-                header.kv_reserve_tokens,
-                len(queues.running),
-            )
-            if allowed < len(starting):
-                queues.lower_limit(len(queues.running) + allowed)
+    def _preempt_for_slots(self, terms: Terms) -> None:
+        """Let waiting requests take the slots of preemptible ones with larger ranks.
 
-    def _preempt_for_slots(self) -> None:
-        """Let waiting requests take the slots of preemptible ones with larger ranks."""
+        Nobody gives way for one that the KV reserve would then keep out.
+        """
         queues, running, waiting = self._queues, self._running, self._waiting
         free = max(queues.free_slots(), 0)
         if free >= len(waiting.requests):
             return
         if not running.effective.max() > waiting.effective[free]:
-            self._note_denied(free)
+            self._note_denied(free, terms)
             return
         could = self._startable(free + len(running.requests))
         swaps = decide.slot_swaps(
-            waiting.effective[could], running.effective, running.protected, running.arrival, free
+            waiting.effective[could],
+            running.effective,
+            running.protected,
+            running.arrival,
+            free,
+            waiting_size=waiting.size[could],
+            running_size=running.size,
+            ratio=terms.preempt_ratio,
         )
-        room = queues.free_tokens()
+        room = queues.free_tokens() - max(terms.kv_reserve_tokens, 0.0) * (len(running.requests) - 1)
         victims: list[int] = []
         for victim, newcomer in swaps:
             gives, takes = running.requests[victim], waiting.requests[could[newcomer]]
@@ -270,7 +240,7 @@ class Ordering:
             victims.append(victim)
         self._preempt(victims)
 
-    def _preempt_for_memory(self) -> None:
+    def _preempt_for_memory(self, terms: Terms) -> None:
         """Let the first waiting request have the memory of preemptible ones with larger ranks.
 
         Only for one that vLLM itself could not place in the last step: how much it finds in the prefix cache
@@ -280,7 +250,9 @@ class Ordering:
         head = self._waiting.requests[0]
         if head is not self._stuck or queues.free_slots() <= 0 or not queues.startable(head):
             return
-        need, free = queues.need_tokens(head), queues.free_tokens()
+        reserve = max(terms.kv_reserve_tokens, 0.0)  # which a victim gives back with its memory
+        need = queues.need_tokens(head) + reserve * len(running.requests)
+        free = queues.free_tokens()
         if need <= free:
             return
         victims = decide.memory_victims(
@@ -289,11 +261,14 @@ class Ordering:
             newcomer=float(self._waiting.effective[0]),
             running=running.effective,
             running_protected=running.protected,
-            held_tokens=np.array([queues.held_tokens(request) for request in running.requests], np.float64),
+            held_tokens=np.array([queues.held_tokens(r) + reserve for r in running.requests], np.float64),
             most=MAX_MEMORY_VICTIMS,
+            newcomer_size=float(self._waiting.size[0]),
+            running_size=running.size,
+            ratio=terms.preempt_ratio,
         )
         if not victims:
-            self._note_denied(0)
+            self._note_denied(0, terms)
         elif all(queues.can_give_way(running.requests[i]) for i in victims):
             self._preempt(victims)
 
@@ -311,15 +286,22 @@ class Ordering:
         for request in [self._running.requests[i] for i in victims]:
             self._queues.preempt(request, timestamp)
             self._held.append(request)
+            self._table.preemptions[self._table.by_id[request.request_id]] += 1
             self.policy_preemptions += 1
         self._running.keep(np.delete(np.arange(len(self._running.requests)), victims))
         self._slots = np.concatenate((self._running.slots, self._waiting.slots))
 
-    def _note_denied(self, newcomer: int) -> None:
+    def _note_denied(self, newcomer: int, terms: Terms) -> None:
         """Count a waiting request, once, that only the protection of a longer one keeps waiting."""
-        slot = int(self._waiting.slots[newcomer])
+        waiting, running = self._waiting, self._running
+        slot = int(waiting.slots[newcomer])
         if slot not in self._denied and decide.was_denied(
-            float(self._waiting.effective[newcomer]), self._running.rank, self._running.protected
+            float(waiting.effective[newcomer]),
+            running.rank,
+            running.protected,
+            newcomer_size=float(waiting.size[newcomer]),
+            running_size=running.size,
+            ratio=terms.preempt_ratio,
         ):
             self._denied.add(slot)
             self.denied += 1

@@ -1,6 +1,8 @@
 """TRAIL's part of one engine core's scheduler, behind a guard: nothing in it can fail the engine."""
 
+import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from trail.engine.board_watch import BoardWatch
@@ -53,6 +55,7 @@ class SchedulerSide:
         self._preemptions = 0
         self._next_load_ns = 0
         self._own_ns = 0
+        self._said_deadline = False
         if not self._queues.stock_order:
             logger.warning(
                 "TRAIL: vLLM's scheduling policy is %r; TRAIL leaves its order alone (use fcfs for TRAIL's)",
@@ -106,7 +109,14 @@ class SchedulerSide:
         """A request entered vLLM's scheduler (or a further part of a streamed one)."""
         try:
             if request.request_id not in self._table.by_id:
-                slot = self._table.add(request.request_id)
+                arrival_s = time.monotonic()
+                slot = self._table.add(
+                    request.request_id,
+                    arrival_s=arrival_s,
+                    deadline_s=arrival_s + self._time_allowed_s(request),
+                    priority=request.priority,
+                    uncomputed=request.num_tokens,
+                )
                 self._send(_started(request, int(self._table.key[slot]), slot, 0, 0.0))
         except Exception as error:  # noqa: BLE001
             self._fail("noting a request", error)
@@ -158,6 +168,25 @@ class SchedulerSide:
         capacity = self._watch.capacity
         if capacity == 0 or event.slot < capacity:
             self._stream.report(event)
+
+    def _time_allowed_s(self, request: Any) -> float:
+        """Seconds from its arrival to the deadline that a request states, infinite where it states none."""
+        stated = _extra_args(request).get(names.XARG_DEADLINE)
+        if stated is None:
+            return math.inf
+        allowed_s = _positive(stated)
+        if allowed_s is None:
+            if not self._said_deadline:
+                self._said_deadline = True
+                logger.warning(
+                    "TRAIL: request %s states %s=%r and is served without a deadline; give a positive number "
+                    "of seconds (said once)",
+                    request.request_id,
+                    names.XARG_DEADLINE,
+                    stated,
+                )
+            return math.inf
+        return allowed_s
 
     def _open_requests(self) -> list[Started]:
         """All open requests with their ages and the predictions last seen on a board."""
@@ -241,7 +270,6 @@ def _facts(scheduler: Any, config: EngineConfig, engine: int) -> EngineFacts:
 
 
 def _started(request: Any, key: int, slot: int, age: int, initial: float) -> Started:
-    extra = getattr(request.sampling_params, "extra_args", None) or {}
     return Started(
         key=key,
         request_id=request.request_id,
@@ -251,10 +279,25 @@ def _started(request: Any, key: int, slot: int, age: int, initial: float) -> Sta
         arrival_time_s=request.arrival_time,
         priority=request.priority,
         trace_headers=request.trace_headers,
-        exact_output_tokens=_exact_length(extra.get(names.XARG_OUTPUT_TOKENS)),
+        exact_output_tokens=_exact_length(_extra_args(request).get(names.XARG_OUTPUT_TOKENS)),
         age=age,
         initial_prediction=initial,
     )
+
+
+def _extra_args(request: Any) -> Mapping[str, object]:
+    return getattr(request.sampling_params, "extra_args", None) or {}
+
+
+def _positive(value: object) -> float | None:
+    """A positive number as a client may have sent it, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if number > 0 else None
 
 
 def _exact_length(value: object) -> int:

@@ -1,6 +1,7 @@
 """Open requests of one engine core, as arrays indexed by board slot."""
 
 import heapq
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,12 @@ from trail.wire.keys import request_key
 
 FIRST_SIZE = 512
 EMPTY_KEY = 0
+PRIORITY_LIMIT = 2**31
+"""Priorities beyond this are taken for this."""
+_COLUMNS = (
+    "key", "arrival", "age", "admitted", "initial", "arrival_s", "deadline_s", "priority", "uncomputed",
+    "preemptions",
+)  # fmt: skip
 
 
 class SlotTable:
@@ -18,7 +25,9 @@ class SlotTable:
     The table grows without bound; slots from the board's capacity on exist here only, so that a request
     beyond the board's size is one that the board does not know. Arrays are `[size]`: `key` (uint64, 0 is
     free), `arrival` (sequence number of `add`), `age` (generated tokens), `admitted` (ran at least once),
-    `initial` (float32 tokens, the prediction last seen on a board, 0 before).
+    `initial` (float32 tokens, the prediction last seen on a board, 0 before), `arrival_s` and `deadline_s`
+    (seconds of CLOCK_MONOTONIC; infinity: none), `priority` (smaller first), `uncomputed` (known tokens to be
+    computed when it starts), `preemptions` (how often it gave way to another).
     """
 
     def __init__(self) -> None:
@@ -31,13 +40,18 @@ class SlotTable:
         self.age: NDArray[np.int64] = np.zeros(0, np.int64)
         self.admitted: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.initial: NDArray[np.float32] = np.zeros(0, np.float32)
+        self.arrival_s: NDArray[np.float64] = np.zeros(0, np.float64)
+        self.deadline_s: NDArray[np.float64] = np.zeros(0, np.float64)
+        self.priority: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.uncomputed: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.preemptions: NDArray[np.int64] = np.zeros(0, np.int64)
         self._grow(FIRST_SIZE)
 
     def __len__(self) -> int:
         return len(self.by_id)
 
     def _grow(self, size: int) -> None:
-        for name in ("key", "arrival", "age", "admitted", "initial"):
+        for name in _COLUMNS:
             old = getattr(self, name)
             bigger = np.zeros(size, old.dtype)
             bigger[: self.size] = old
@@ -46,8 +60,16 @@ class SlotTable:
             heapq.heappush(self._free, slot)
         self.size = size
 
-    def add(self, request_id: str) -> int:
-        """The slot of `request_id`, taken at its first call."""
+    def add(
+        self,
+        request_id: str,
+        *,
+        arrival_s: float = 0.0,
+        deadline_s: float = math.inf,
+        priority: int = 0,
+        uncomputed: int = 0,
+    ) -> int:
+        """The slot of `request_id`, taken at its first call with what is known of it then."""
         if (known := self.by_id.get(request_id)) is not None:
             return known
         if not self._free:
@@ -59,6 +81,11 @@ class SlotTable:
         self.age[slot] = 0
         self.admitted[slot] = False
         self.initial[slot] = 0.0
+        self.arrival_s[slot] = arrival_s
+        self.deadline_s[slot] = deadline_s
+        self.priority[slot] = min(max(priority, -PRIORITY_LIMIT), PRIORITY_LIMIT)
+        self.uncomputed[slot] = uncomputed
+        self.preemptions[slot] = 0
         self._arrivals += 1
         return slot
 

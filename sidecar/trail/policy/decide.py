@@ -1,8 +1,9 @@
 """Who is served next, who gives way, how many are admitted: pure decisions over arrays.
 
-The scheduler, the Rank call and the simulator use these same functions. Ranks are tokens, smaller is
-served first; ages are generated tokens. A *protected* request was admitted at least once and has
-reached its cut-off age: it comes first, and no other request takes its place (TRAIL, section 4).
+The scheduler, the Rank call and the simulator use these same functions. Of ranks (`policy.order`) the
+smaller is served first; sizes are predicted remaining tokens, ages generated tokens. A *protected* request
+was admitted at least once and has reached its cut-off age: it comes first, and no other request takes its
+place (TRAIL, section 4).
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,20 @@ def rank_now(rank: Floats, slope: Floats, row_age: Ints, age: Ints) -> NDArray[n
     return np.maximum(rank - slope * passed, 0.0)
 
 
-def is_protected(admitted: Bools, age: Ints, cutoff: Ints) -> Bools:
-    """Which requests `[n]` are protected. One that was never admitted is not, whatever its cut-off."""
-    return admitted & (age >= cutoff)
+def is_protected(
+    admitted: Bools, age: Ints, cutoff: Ints, preemptions: Ints | None = None, max_preemptions: int = -1
+) -> Bools:
+    """Which requests `[n]` are protected. One that was never admitted is not, whatever its cut-off.
+
+    `preemptions` `[n]` is how often each gave way to another one. Where it is given and `max_preemptions` is
+    not negative, a request that did so that often is protected, too. It is given for requests that run: the
+    limit spares them another time, but does not put one that waits before all others, from where it would at
+    once preempt the next.
+    """
+    protected: Bools = admitted & (age >= cutoff)
+    if preemptions is not None and max_preemptions >= 0:
+        protected = protected | (admitted & (preemptions >= max_preemptions))
+    return protected
 
 
 def effective_rank(rank: Floats, protected: Bools) -> NDArray[np.float64]:
@@ -56,12 +68,18 @@ def slot_swaps(
     running_protected: Bools,
     running_arrival: NDArray[np.generic],
     free: int,
+    *,
+    waiting_size: Floats | None = None,
+    running_size: Floats | None = None,
+    ratio: float = 1.0,
 ) -> list[tuple[int, int]]:
     """Pairs (victim, newcomer), indices into `running` and `waiting`, when slots are short.
 
     `waiting` holds effective ranks in serving order of those that could start at once; the first `free`
     of them find a slot. Every further one takes the slot of the preemptible request with the largest
-    rank, if that rank is strictly larger than its own; of equal ranks the later arrival gives way.
+    rank, if that rank is strictly larger than its own; of equal ranks the later arrival gives way. Where
+    sizes are given, only requests whose size is at least `ratio` times the newcomer's give way, unless the
+    newcomer is protected. The first newcomer that finds nobody ends the search: a slot would be its own.
     """
     newcomers = waiting[max(free, 0) :]
     candidates = np.flatnonzero(~running_protected)
@@ -71,12 +89,31 @@ def slot_swaps(
     if not ranks.max() > newcomers[0]:
         return []
     swaps: list[tuple[int, int]] = []
-    by_rank = candidates[serving_order(ranks, running_arrival[candidates])][::-1]
-    for offset, (victim, own) in enumerate(zip(by_rank.tolist(), newcomers.tolist(), strict=False)):
-        if not running[victim] > own:
+    left = candidates[serving_order(ranks, running_arrival[candidates])][::-1].tolist()
+    for newcomer, own in enumerate(newcomers.tolist(), start=max(free, 0)):
+        least = _least_size(own, waiting_size[newcomer] if waiting_size is not None else 0.0, ratio)
+        place = _first_to_give_way(left, own, least, running, running_size)
+        if place is None:
             break
-        swaps.append((victim, max(free, 0) + offset))
+        swaps.append((left.pop(place), newcomer))
     return swaps
+
+
+def _least_size(rank: float, size: float, ratio: float) -> float:
+    """Size in tokens from which a running request gives way to a newcomer; a protected one asks for none."""
+    return -np.inf if rank == -np.inf else ratio * float(size)
+
+
+def _first_to_give_way(
+    candidates: list[int], rank: float, least: float, running: Floats, running_size: Floats | None
+) -> int | None:
+    """Place in `candidates`, largest rank first, of the first that gives way to a newcomer of this `rank`."""
+    for place, victim in enumerate(candidates):
+        if not running[victim] > rank:
+            return None
+        if running_size is None or running_size[victim] >= least:
+            return place
+    return None
 
 
 def memory_victims(
@@ -88,17 +125,23 @@ def memory_victims(
     running_protected: Bools,
     held_tokens: Floats,
     most: int,
+    newcomer_size: float = 0.0,
+    running_size: Floats | None = None,
+    ratio: float = 1.0,
 ) -> list[int]:
     """Indices of running requests that give way so that `newcomer` (its effective rank) fits in memory.
 
     Largest rank first, each strictly larger than the newcomer's, at most `most` of them. Empty when the
     newcomer fits already, or when all that may give way would not make room: a preemption that admits
-    nobody only costs recomputation.
+    nobody only costs recomputation. Sizes and `ratio` as in `slot_swaps`.
     """
     missing = need_tokens - free_tokens
     if missing <= 0:
         return []
-    candidates = np.flatnonzero(~running_protected & (running > newcomer))
+    gives_way = ~running_protected & (running > newcomer)
+    if running_size is not None:
+        gives_way &= running_size >= _least_size(newcomer, newcomer_size, ratio)
+    candidates = np.flatnonzero(gives_way)
     by_rank = candidates[np.argsort(running[candidates], kind="stable")][::-1]
     victims: list[int] = []
     for victim in by_rank.tolist()[:most]:
@@ -109,12 +152,23 @@ def memory_victims(
     return []
 
 
-def was_denied(newcomer: float, running_rank: Floats, running_protected: Bools) -> bool:
+def was_denied(
+    newcomer: float,
+    running_rank: Floats,
+    running_protected: Bools,
+    *,
+    newcomer_size: float = 0.0,
+    running_size: Floats | None = None,
+    ratio: float = 1.0,
+) -> bool:
     """Whether protection alone keeps the newcomer waiting: a longer request runs, and is protected.
 
-    `running_rank` are ranks before protection.
+    `running_rank` are ranks before protection. Sizes and `ratio` as in `slot_swaps`.
     """
-    return bool((running_protected & (running_rank > newcomer)).any())
+    longer = running_protected & (running_rank > newcomer)
+    if running_size is not None:
+        longer &= running_size >= _least_size(newcomer, newcomer_size, ratio)
+    return bool(longer.any())
 
 
 def admission_limit(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trail.policy.mlfq import level
 from trail.policy.spec import PolicySpec
 
 NEVER = 2**32 - 1
@@ -15,8 +16,8 @@ NEVER = 2**32 - 1
 class Ranks:
     """Ranks before protection, `[n]` each; smaller is served first.
 
-    `rank` (float32, tokens) falls by `slope` (float32, tokens a generated token) until the next
-    prediction. From age `cutoff` (uint32, generated tokens) on, an admitted request is protected.
+    `rank` (float32, tokens; for mlfq the level) falls by `slope` (float32, tokens a generated token) until
+    the next prediction. From age `cutoff` (uint32, generated tokens) on, an admitted request is protected.
     """
 
     rank: NDArray[np.float32]
@@ -30,13 +31,22 @@ def cutoff_age(c: float, length: NDArray[np.float64]) -> NDArray[np.uint32]:
 
 
 def rank_requests(
-    spec: PolicySpec, *, initial: ArrayLike, remaining: ArrayLike, exact: ArrayLike, age: ArrayLike
+    spec: PolicySpec,
+    *,
+    initial: ArrayLike,
+    remaining: ArrayLike,
+    exact: ArrayLike,
+    age: ArrayLike,
+    prompt_tokens: ArrayLike | None = None,
+    gittins: ArrayLike | None = None,
 ) -> Ranks:
     """Ranks under `spec` of requests given by arrays `[n]`, in tokens.
 
     `initial` is the prediction before the request ran, `remaining` the refined prediction at `age`
     generated tokens, `exact` the total output length where it is known and 0 elsewhere (there the
-    oracle falls back to `initial`).
+    oracle falls back to `initial`). `prompt_tokens` is what mlfq goes by beside the age; left out, prompts
+    count as one token. `gittins` is the index of what is left, for a spec of that size; where it is left out
+    or not finite, `remaining` stands in.
     """
     r = np.asarray(initial, dtype=np.float64)
     n = r.shape[0]
@@ -48,10 +58,16 @@ def rank_requests(
     elif spec.name == "sjf":
         rank, length = r, None
         slope[:] = 0.0
+    elif spec.name == "mlfq":
+        rank, length = level(np.ones(n) if prompt_tokens is None else prompt_tokens, a).astype(float), None
+        slope[:] = 0.0
     elif spec.name == "trail-prompt":
         rank, length = np.maximum(r - a, 0.0), r
-    elif spec.name == "trail":
+    elif spec.name in ("trail", "adaptive"):
         rank, length = np.asarray(remaining, dtype=np.float64), r
+        if spec.size == "gittins" and gittins is not None:
+            index = np.asarray(gittins, dtype=np.float64)
+            rank = np.where(np.isfinite(index), index, rank)
     else:
         known = np.asarray(exact, dtype=np.float64)
         length = np.where(known > 0, known, r)

@@ -3,39 +3,15 @@
 import argparse
 import logging
 import os
-import signal
 
 from trail.service.config import add_arguments, from_arguments
 from trail.service.logs import get_logger, set_up_logging
+from trail.service.stop_signals import StopSignals
 
 EXIT_USAGE = 2
 NICE = 10
 """On a machine without a core to spare vLLM goes first: a late prediction costs a little order, a late step
 costs everybody."""
-
-
-class StopSignals:
-    """SIGTERM and SIGINT as something to wait for, in the main thread.
-
-    They are blocked and taken up by the wait itself. A handler that sets a `threading.Event` may interrupt
-    the very wait that holds the event's lock, and then waits for it for ever.
-    """
-
-    _NUMBERS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self._came = False
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._NUMBERS)
-
-    def is_set(self) -> bool:
-        """Whether one has been taken up."""
-        return self._came
-
-    def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for one; whether one has come."""
-        if not self._came:
-            self._came = signal.sigtimedwait(self._NUMBERS, timeout) is not None
-        return self._came
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -77,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--predictor", type=Path, default=environ.get(ENV_PREDICTOR) or None,
         help="directory of the predictor artefact; optional for the policies fcfs and oracle")  # fmt: skip
     add("--policy", default=environ.get(ENV_POLICY, "trail"), metavar="NAME[-cC]",
-        help="fcfs, sjf, trail-prompt, trail, oracle; with -c0.2 and so on (%(default)s)")  # fmt: skip
+        help="fcfs, sjf, trail-prompt, trail, oracle, mlfq, adaptive; with parameters as in trail-c0.2,"
+        " fcfs-reserve16, adaptive-k2-ratio3-limit1 (docs/policies.md) (%(default)s)")  # fmt: skip
     add("--kv-reserve-tokens", type=float, default=environ.get(ENV_KV_RESERVE), metavar="N",
         help="KV tokens kept free per running request when admitting (negative: no limit)")  # fmt: skip
     add("--engines", type=int, default=environ.get(ENV_ENGINES, "1"), metavar="N",

@@ -2,16 +2,20 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from trail.policy.gittins import gittins_index
+from trail.policy.order import Terms
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
 from trail.service.courtesy import Courtesy
 from trail.service.events import Event, Finished, Hello, Load, Started, StreamEnded
 from trail.service.logs import get_logger
 from trail.service.metrics import Metrics
+from trail.service.pace import Pace
 from trail.service.pending import PendingRows, Rows
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import PredictionCounters, Predictor
@@ -65,6 +69,7 @@ class EngineLane:
         self.tracker = RequestTracker(board.capacity, bins, mean)
         self.pending = PendingRows()
         self.counters = PredictionCounters()
+        self.pace = Pace()
         self.predictor: Predictor | None = None
         self.hello: Hello | None = None
         self.load = Load()
@@ -128,9 +133,11 @@ class EngineLane:
         if frames:
             steps, times_ns = _steps(frames)
             self._telemetry.stats.delay_steps.add(self._delays.read(steps, times_ns))
+            self.pace.stepped(steps, times_ns)
         self._courtesy.give_way()
         self._predict(frames, now_ns)
         self._courtesy.give_way()
+        self._keep_pace(now_ns)
         self._publish()
         if frames:
             delays_us = self._delays.published(steps, times_ns, self._clock())
@@ -220,33 +227,65 @@ class EngineLane:
         if len(unknown):
             self.pending.hold(unknown, now_ns)
 
+    def _keep_pace(self, now_ns: int) -> None:
+        tracker = self.tracker
+        if not len(tracker):
+            self.pace.rested()
+        if self.pace.due(now_ns):
+            self.pace.look(now_ns, tracker.queued_tokens(self.load.waiting), tracker.generated_tokens)
+
     def _publish(self) -> None:
         spec, generation = self._policy.current
         header = BoardHeader(
-            epoch=self._epoch,
-            heartbeat_ns=0,
-            generation=generation,
-            order=self.ordering,
-            preempt=self.ordering and spec.preempts,
-            c=spec.c,
-            mean_initial=self._mean.value,
-            kv_reserve_tokens=spec.kv_reserve_tokens,
+            epoch=self._epoch, heartbeat_ns=0, generation=generation, **vars(self._terms(spec))
         )
         tracker = self.tracker
         if self._header is None or self._header.generation != generation:
             tracker.dirty[tracker.open_slots()] = True
         slots = np.flatnonzero(tracker.dirty)
         if len(slots) or header != self._header:
-            self._board.publish(slots, board_rows(spec, tracker, slots), header)
+            self._board.publish(slots, board_rows(spec, tracker, slots, self._gittins(spec, slots)), header)
             tracker.dirty[slots] = False
             self._header = header
         self.beat()
 
+    def _terms(self, spec: PolicySpec) -> Terms:
+        """What the header says of `spec`; nothing but the engine's own order while there is a problem.
+
+        How long the queue is goes with boosted arrivals alone: the others need no update for it.
+        """
+        wait_s, token_s = (self.pace.wait_s, self.pace.token_s) if spec.boosts else (0.0, 0.0)
+        terms = Terms.of(spec, mean_initial=self._mean.value, wait_s=wait_s, token_s=token_s)
+        if self.problem is None:
+            return terms
+        return replace(terms, order=False, preempt=False, kv_reserve_tokens=-1.0)
+
+    def _gittins(self, spec: PolicySpec, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        """Gittins indices [n] of what is believed of the requests in `slots`, NaN where nothing is.
+
+        None where the policy does not ask for them.
+        """
+        if spec.size != "gittins" or self.predictor is None:
+            return None
+        tracker, refiner = self.tracker, self.predictor.refiner
+        index = np.full(len(slots), np.nan)
+        believed = np.flatnonzero(tracker.has_posterior[slots])
+        if len(believed):
+            chosen = slots[believed]
+            distributions = refiner.read(tracker.posterior[chosen])
+            index[believed] = np.minimum(
+                gittins_index(distributions, refiner.bins.edges), tracker.ceiling(chosen, tracker.age[chosen])
+            )
+        return index
+
 
 def board_rows(
-    spec: PolicySpec, tracker: RequestTracker, slots: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
-    """Board rows [n] of BOARD_ROW for `slots` [n] under `spec`.
+    spec: PolicySpec,
+    tracker: RequestTracker,
+    slots: npt.NDArray[np.int64],
+    gittins: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.void]:
+    """Board rows [n] of BOARD_ROW for `slots` [n] under `spec`, with their Gittins indices [n] if it asks.
 
     A free slot, and a request of which nothing is known that the policy could rank by, has an empty row
     (key 0): the engine ranks it by the mean of initial predictions.
@@ -254,8 +293,20 @@ def board_rows(
     rows = np.zeros(len(slots), dtype=BOARD_ROW)
     initial, remaining = tracker.initial[slots], tracker.remaining[slots]
     exact, age = tracker.exact[slots], tracker.age[slots]
-    ranks = rank_requests(spec, initial=initial, remaining=remaining, exact=exact, age=age)
-    known = (tracker.source[slots] != Source.NONE) | ((exact > 0) & (spec.name == "oracle"))
+    ranks = rank_requests(
+        spec,
+        initial=initial,
+        remaining=remaining,
+        exact=exact,
+        age=age,
+        prompt_tokens=tracker.prompt_tokens[slots],
+        gittins=gittins,
+    )
+    known = tracker.source[slots] != Source.NONE
+    if spec.name == "oracle":
+        known |= exact > 0
+    elif spec.name == "mlfq":
+        known = tracker.key[slots] != 0
     rows["key"] = np.where(known, tracker.key[slots], 0)
     for name, values in (
         ("rank", ranks.rank),
@@ -270,9 +321,7 @@ def board_rows(
     return rows
 
 
-def _steps(
-    frames: list[Frame],
-) -> "tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]":
+def _steps(frames: list[Frame]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     return (
         np.array([frame.step for frame in frames], dtype=np.int64),
         np.array([frame.time_ns for frame in frames], dtype=np.int64),

@@ -103,6 +103,11 @@ class StateCollector(Collector):
         spec, generation = self._policy.current
         yield InfoMetricFamily("trail_policy", "The policy in force.", value={"name": spec.name})
         yield GaugeMetricFamily("trail_policy_c", "Bound on preemption of the policy in force.", value=spec.c)
+        yield GaugeMetricFamily(
+            "trail_policy_kappa",
+            "Order of the policy adaptive: 0 by arrival, infinity by size.",
+            value=spec.kappa,
+        )
         yield GaugeMetricFamily("trail_policy_generation", "Policies set so far.", value=generation)
         yield GaugeMetricFamily(
             "trail_mean_initial_tokens", "Running mean of initial predictions.", value=self._mean()
@@ -122,6 +127,10 @@ class StateCollector(Collector):
         ordering = GaugeMetricFamily(
             "trail_ordering", "1 while the board orders requests, 0 while it must not.", labels=["engine"]
         )
+        wait = GaugeMetricFamily(
+            "trail_wait_seconds", "How long the queue is, held at its peak.", labels=["engine"]
+        )
+        step = GaugeMetricFamily("trail_step_seconds", "Time of an engine step.", labels=["engine"])
         for lane in self._lanes:
             engine = str(lane.engine)
             frames = lane.frames
@@ -134,7 +143,9 @@ class StateCollector(Collector):
                 ignored.add_metric([engine, reason], count)
             requests.add_metric([engine], len(lane.tracker))
             ordering.add_metric([engine], float(lane.ordering))
-        yield from (read, lost, rejected, predictions, ignored, requests, ordering)
+            wait.add_metric([engine], lane.pace.wait_s)
+            step.add_metric([engine], lane.pace.token_s)
+        yield from (read, lost, rejected, predictions, ignored, requests, ordering, wait, step)
 
     def _of_load(self) -> Iterator[Metric]:
         for name, text in _LOAD_GAUGES.items():

@@ -26,4 +26,4 @@ class PolicyBox:
 
 def policy_label(spec: PolicySpec) -> str:
     """A policy as `parse_policy` reads it: `trail-c0.8`, `fcfs`."""
-    return f"{spec.name}-c{spec.c:g}" if spec.preempts else spec.name
+    return spec.text

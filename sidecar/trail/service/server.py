@@ -26,6 +26,8 @@ _INBOX_WAIT_S = 0.5
 _UNARY_THREADS = 4
 
 RANKING = "trail.v1.Ranking"
+_OPTIONAL = ("kappa", "preempt_ratio", "max_preemptions", "size")
+"""Parameters of a policy that a message may leave to the policy's default."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,16 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
 class RankingService(trail_pb2_grpc.RankingServicer):  # type: ignore[misc]  # generated code is untyped
     """Ranks requests of callers that share no memory."""
 
-    def __init__(self, policy: PolicyBox, mean_initial: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: PolicyBox,
+        mean_initial: Callable[[], float],
+        pace: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
+    ) -> None:
+        """`pace` gives, in seconds, how long the queue is and how long a step (`service.pace`)."""
         self._policy = policy
         self._mean_initial = mean_initial
+        self._pace = pace
 
     def Rank(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         """The candidates in the order they are to be served."""
@@ -146,8 +155,11 @@ class RankingService(trail_pb2_grpc.RankingServicer):  # type: ignore[misc]  # g
             Candidate(**{name: getattr(item, name) for name in Candidate.__dataclass_fields__})
             for item in request.candidates
         ]
+        wait_s, token_s = self._pace()
+        wait_s = request.wait_s if request.HasField("wait_s") else wait_s
+        token_s = request.token_s if request.HasField("token_s") else token_s
         try:
-            ranked = rank_candidates(spec, candidates, self._mean_initial())
+            ranked = rank_candidates(spec, candidates, self._mean_initial(), wait_s, token_s)
         except InvalidCandidate as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return trail_pb2.RankResponse(
@@ -226,16 +238,17 @@ def read_only_services(ranking: RankingService, checks: Health) -> list[Callable
 
 def _spec(message: Any, field: str, context: Any) -> PolicySpec:
     try:
-        return PolicySpec(name=message.name, c=message.c, kv_reserve_tokens=message.kv_reserve_tokens)
+        stated = {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
+        return PolicySpec(
+            name=message.name, c=message.c, kv_reserve_tokens=message.kv_reserve_tokens, **stated
+        )
     except ValueError as error:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {error}")
         raise AssertionError from error  # abort raises; this line is for the type checker
 
 
 def _policy_message(spec: PolicySpec, generation: int) -> Any:
-    return trail_pb2.Policy(
-        name=spec.name, c=spec.c, kv_reserve_tokens=spec.kv_reserve_tokens, generation=generation
-    )
+    return trail_pb2.Policy(**vars(spec), generation=generation)
 
 
 def _status(lane: EngineLane) -> Any:

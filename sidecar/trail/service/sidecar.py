@@ -243,10 +243,13 @@ class Sidecar:
         import torch
 
         from trail.predict.artefact import load_probe, load_prompt
+        from trail.predict.probe import FASTEST, MEASURED_FROM
 
         torch.set_num_threads(self.config.threads)
         manifest, path = self.manifest, self.config.predictor
-        predictor = Predictor(load_probe(path, manifest), Refiner(manifest.bins, manifest.decoding))
+        large = manifest.hidden_size >= MEASURED_FROM
+        probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
+        predictor = Predictor(probe, Refiner(manifest.bins, manifest.decoding))
         for lane in self.lanes.values():
             lane.predictor = predictor
 
@@ -283,7 +286,12 @@ class Sidecar:
         log.info("policy %s, directory %s", policy_label(self.config.policy), self.config.directory)
 
     def _ranking(self) -> RankingService:
-        return RankingService(self.policy, lambda: self.mean.value)
+        return RankingService(self.policy, lambda: self.mean.value, self._pace)
+
+    def _pace(self) -> tuple[float, float]:
+        """How long the longest queue of an engine is, and the longest time of a token, in seconds."""
+        paces = [lane.pace for lane in self.lanes.values()]
+        return max(p.wait_s for p in paces), max(p.token_s for p in paces)
 
 
 def _freeze() -> None:

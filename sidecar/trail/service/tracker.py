@@ -89,6 +89,7 @@ class RequestTracker:
         self.has_posterior = np.zeros(capacity, dtype=np.bool_)
         self.dirty = np.zeros(capacity, dtype=np.bool_)
         self.predictions = np.zeros(capacity, dtype=np.int64)
+        self._generated = 0  # by requests that are no longer open
         # Predicted total length at every prediction; pages are touched only where written.
         self._history = np.zeros((capacity, HISTORY), dtype=np.float32)
         self._slot_of: dict[int, int] = {}
@@ -104,6 +105,25 @@ class RequestTracker:
     def open_slots(self) -> npt.NDArray[np.int64]:
         """Slots in use, ascending."""
         return np.flatnonzero(self.key)
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens generated under the tracker's eyes, as far as they have been seen; it never falls."""
+        return self._generated + int(np.maximum(self.seen, 0).sum())
+
+    def queued_tokens(self, waiting: int) -> float:
+        """What is predicted of `waiting` requests in all, in tokens.
+
+        Their mean is that of the open requests which have not been seen to run, or of all where there is none
+        of these; a request without a prediction counts as the mean of initial predictions.
+        """
+        slots = self.open_slots()
+        if waiting <= 0 or not len(slots):
+            return 0.0
+        unseen = slots[self.seen[slots] == UNSEEN]
+        chosen = unseen if len(unseen) else slots
+        predicted = np.where(self.source[chosen] != Source.NONE, self.remaining[chosen], self.mean.value)
+        return waiting * float(predicted.mean())
 
     def start(self, event: Started, limit_tokens: int = 0) -> bool:
         """Opens the request of `event`; False when it was open already (the event changes nothing then).
@@ -130,6 +150,7 @@ class RequestTracker:
         self.exact[slot] = event.exact_output_tokens
         # The vector of the newest token comes with the step that feeds it in.
         self.seen[slot] = event.age - 1 if event.age > 0 else UNSEEN
+        self._generated -= max(event.age - 1, 0)  # before its start
         self._slot_of[event.key] = slot
         self._request_ids[slot] = event.request_id
         self.dirty[slot] = True
@@ -156,6 +177,7 @@ class RequestTracker:
             recomputed_tokens=event.recomputed_tokens,
             finish_reason=event.finish_reason,
         )
+        self._generated += max(event.output_tokens - max(int(self.seen[slot]), 0), 0)
         self._free(slot)
         return outcome
 
@@ -188,9 +210,7 @@ class RequestTracker:
         remaining: npt.NDArray[np.float64],
     ) -> None:
         """Takes new predictions, one a slot: the posterior [n, bins] and remaining tokens [n] at `ages`."""
-        limit = self.limit[slots]
-        ceiling = np.where(limit > 0, np.maximum(limit - ages, 0), np.inf)
-        remaining = np.minimum(remaining, ceiling)
+        remaining = np.minimum(remaining, self.ceiling(slots, ages))
         self.posterior[slots] = posterior
         self.has_posterior[slots] = True
         self.remaining[slots] = remaining
@@ -203,6 +223,12 @@ class RequestTracker:
         self.predictions[slots] = made + 1
         for slot in slots[self.source[slots] == Source.NONE]:
             self._set_initial(int(slot), float(self.remaining[slot] + self.age[slot]), Source.PROBE)
+
+    def ceiling(self, slots: npt.NDArray[np.int64], ages: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The most that requests [n] may still generate at `ages` [n], in tokens; infinite where unknown."""
+        limit = self.limit[slots]
+        most: npt.NDArray[np.float64] = np.where(limit > 0, np.maximum(limit - ages, 0), np.inf)
+        return most
 
     def _set_initial(self, slot: int, tokens: float, source: Source) -> None:
         limit = int(self.limit[slot])
@@ -221,5 +247,6 @@ class RequestTracker:
         for column in (self.key, self.prompt_tokens, self.limit, self.exact, self.initial, self.source,
                        self.remaining, self.age, self.has_posterior, self.predictions):  # fmt: skip
             column[slot] = 0
+        self._generated += max(int(self.seen[slot]), 0)
         self.seen[slot] = UNSEEN
         self.dirty[slot] = True

@@ -11,6 +11,7 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,20 +42,25 @@ BOARD_ROW = np.dtype(
 """One request's row, 32 bytes. A key of 0 is an empty row."""
 MAX_CAPACITY = 1 << 20
 
-HEADER_BYTES = 256
+HEADER_BYTES = 320
 IDENTITY = struct.Struct("<8sIII4xQ")
 """magic, layout version, capacity, bytes a row, file bytes."""
 LOCK_WORD = 64 // 8
 BEAT_WORD = 128 // 8
 STATE_OFFSET = 192
-STATE = struct.Struct("<QQIIddd")
-"""epoch, generation, order, preempt, c, mean initial prediction, KV reserve."""
+STATE = struct.Struct("<QQIIIi7d")
+"""epoch, generation, order, preempt, boost, preemption limit, c, mean initial prediction, KV reserve, kappa,
+wait, token time, preemption ratio."""
 _TRIES = 8
 
 
 @dataclass(frozen=True)
 class BoardHeader:
-    """The policy in force and who published it. `kv_reserve_tokens` below 0: no reserve."""
+    """The policy in force and who published it. `kv_reserve_tokens` below 0: no reserve.
+
+    `boost`: ranks are to be made boosted arrivals, with `kappa` times `wait_s` (how long the queue is) and
+    `token_s` (from one token of a request to its next). `max_preemptions` below 0: no limit.
+    """
 
     epoch: int
     heartbeat_ns: int
@@ -64,6 +70,24 @@ class BoardHeader:
     c: float
     mean_initial: float
     kv_reserve_tokens: float
+    boost: bool = False
+    kappa: float = 1.0
+    wait_s: float = 0.0
+    token_s: float = 0.0
+    preempt_ratio: float = 1.0
+    max_preemptions: int = -1
+
+    @property
+    def sound(self) -> bool:
+        """Whether a sidecar could have written these numbers."""
+        return (
+            0 <= self.c <= 1
+            and math.isfinite(self.mean_initial + self.kv_reserve_tokens)
+            and self.kappa >= 0
+            and 0 <= self.wait_s < math.inf
+            and 0 <= self.token_s < math.inf
+            and 1 <= self.preempt_ratio < math.inf
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +124,7 @@ class BoardWriter:
         def fill(data: memoryview) -> None:
             IDENTITY.pack_into(data, 0, *identity)
             seal_identity(data, IDENTITY.size)
-            STATE.pack_into(data, STATE_OFFSET, 0, 0, 0, 0, 0.0, 0.0, -1.0)
+            data[STATE_OFFSET : STATE_OFFSET + STATE.size] = _EMPTY_STATE
 
         return cls(create_file(path, size, fill), capacity)
 
@@ -125,15 +149,7 @@ class BoardWriter:
             raise IndexError(
                 f"board: slots {int(slots.min())} to {int(slots.max())} of a board with {self.capacity}"
             )
-        state = STATE.pack(
-            header.epoch,
-            header.generation,
-            int(header.order),
-            int(header.preempt),
-            header.c,
-            header.mean_initial,
-            header.kv_reserve_tokens,
-        )
+        state = _state(header)
         indices = slots.astype(np.intp, copy=False)
         # Counted here and not in the file: a damaged lock word heals with the next update.
         self._words[LOCK_WORD] = self._lock + 1
@@ -196,17 +212,11 @@ class BoardReader:
                 continue
             rows = self._rows[indices]
             heartbeat_ns = int(self._words[BEAT_WORD])
-            epoch, generation, order, preempt, c, mean_initial, reserve = STATE.unpack_from(
-                self._file.data, STATE_OFFSET
-            )
+            state = STATE.unpack_from(self._file.data, STATE_OFFSET)
             if int(self._words[LOCK_WORD]) != lock:
                 continue
-            if order > 1 or preempt > 1 or not 0 <= c <= 1 or not math.isfinite(mean_initial + reserve):
-                return None
-            header = BoardHeader(
-                epoch, heartbeat_ns, generation, bool(order), bool(preempt), c, mean_initial, reserve
-            )
-            return BoardSnapshot(rows, header)
+            header = _header(state, heartbeat_ns)
+            return BoardSnapshot(rows, header) if header is not None else None
         return None
 
     @property
@@ -224,6 +234,51 @@ class BoardReader:
             return
         del self._rows
         self._file.close()
+
+
+def _state(header: BoardHeader) -> bytes:
+    return STATE.pack(
+        header.epoch,
+        header.generation,
+        int(header.order),
+        int(header.preempt),
+        int(header.boost),
+        header.max_preemptions,
+        header.c,
+        header.mean_initial,
+        header.kv_reserve_tokens,
+        header.kappa,
+        header.wait_s,
+        header.token_s,
+        header.preempt_ratio,
+    )
+
+
+def _header(state: tuple[Any, ...], heartbeat_ns: int) -> BoardHeader | None:
+    """The header that the words of STATE make; None for one that no sidecar writes."""
+    epoch, generation, order, preempt, boost, limit, c, mean, reserve, kappa, wait_s, token_s, ratio = state
+    if max(order, preempt, boost) > 1:
+        return None
+    header = BoardHeader(
+        epoch=epoch,
+        heartbeat_ns=heartbeat_ns,
+        generation=generation,
+        order=bool(order),
+        preempt=bool(preempt),
+        c=c,
+        mean_initial=mean,
+        kv_reserve_tokens=reserve,
+        boost=bool(boost),
+        kappa=kappa,
+        wait_s=wait_s,
+        token_s=token_s,
+        preempt_ratio=ratio,
+        max_preemptions=limit,
+    )
+    return header if header.sound else None
+
+
+_EMPTY_STATE = _state(BoardHeader(0, 0, 0, False, False, 0.0, 0.0, -1.0))
 
 
 def _file_bytes(capacity: int) -> int:

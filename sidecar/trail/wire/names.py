@@ -18,6 +18,9 @@ DEFAULT_HEARTBEAT_MS = 100.0
 
 XARG_OUTPUT_TOKENS = "trail_output_tokens"
 """Key in `SamplingParams.extra_args` (OpenAI API: `vllm_xargs`) with the exact output length (oracle)."""
+XARG_DEADLINE = "trail_deadline_s"
+"""Key in the same place with the seconds from a request's arrival in which its answer should be complete
+(adaptive)."""
 
 
 def ring_path(directory: Path, engine: int) -> Path:

@@ -7,7 +7,10 @@ from pathlib import Path
 from trail.policy.spec import PolicySpec, parse_policy
 
 STOCK = "fcfs"
-"""The arm that is vLLM without TRAIL, in a server process of its own; every other arm is compared with it."""
+"""The arm that is vLLM without TRAIL, in a server process of its own; every other arm is compared with it.
+
+`fcfs-reserve16` and the like are not: they serve in the same order, with TRAIL's limit on admission.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Arm:
 
 
 def parse_arms(text: str) -> tuple[Arm, ...]:
-    """Arms from a comma-separated list such as `fcfs,sjf,trail-c0.2,oracle`.
+    """Arms from a comma-separated list such as `fcfs,sjf,trail-c0.2,oracle,adaptive-k2`.
 
     Raises ValueError on an empty list, an unknown arm, or one named twice.
     """

@@ -47,7 +47,7 @@ class Control:
 
     def set_policy(self, policy: PolicySpec) -> int:
         """Switch the policy; returns its generation."""
-        message = trail_pb2.Policy(name=policy.name, c=policy.c, kv_reserve_tokens=policy.kv_reserve_tokens)
+        message = trail_pb2.Policy(**vars(policy))
         return int(self._call(self._stub.SetPolicy, message).generation)
 
     def state(self) -> EngineState:

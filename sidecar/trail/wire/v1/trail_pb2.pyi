@@ -168,27 +168,39 @@ class GetPolicyRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("name", "c", "kv_reserve_tokens", "generation")
+    __slots__ = ("name", "c", "kv_reserve_tokens", "generation", "kappa", "preempt_ratio", "max_preemptions", "size")
     NAME_FIELD_NUMBER: _ClassVar[int]
     C_FIELD_NUMBER: _ClassVar[int]
     KV_RESERVE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    KAPPA_FIELD_NUMBER: _ClassVar[int]
+    PREEMPT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    MAX_PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     name: str
     c: float
     kv_reserve_tokens: float
     generation: int
-    def __init__(self, name: _Optional[str] = ..., c: _Optional[float] = ..., kv_reserve_tokens: _Optional[float] = ..., generation: _Optional[int] = ...) -> None: ...
+    kappa: float
+    preempt_ratio: float
+    max_preemptions: int
+    size: str
+    def __init__(self, name: _Optional[str] = ..., c: _Optional[float] = ..., kv_reserve_tokens: _Optional[float] = ..., generation: _Optional[int] = ..., kappa: _Optional[float] = ..., preempt_ratio: _Optional[float] = ..., max_preemptions: _Optional[int] = ..., size: _Optional[str] = ...) -> None: ...
 
 class RankRequest(_message.Message):
-    __slots__ = ("candidates", "policy")
+    __slots__ = ("candidates", "policy", "wait_s", "token_s")
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_S_FIELD_NUMBER: _ClassVar[int]
     candidates: _containers.RepeatedCompositeFieldContainer[RankCandidate]
     policy: Policy
-    def __init__(self, candidates: _Optional[_Iterable[_Union[RankCandidate, _Mapping]]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+    wait_s: float
+    token_s: float
+    def __init__(self, candidates: _Optional[_Iterable[_Union[RankCandidate, _Mapping]]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., wait_s: _Optional[float] = ..., token_s: _Optional[float] = ...) -> None: ...
 
 class RankCandidate(_message.Message):
-    __slots__ = ("id", "arrival_time_s", "age", "admitted", "initial_prediction", "predicted_remaining", "exact_output_tokens")
+    __slots__ = ("id", "arrival_time_s", "age", "admitted", "initial_prediction", "predicted_remaining", "exact_output_tokens", "priority", "deadline_s", "prompt_tokens", "preemptions")
     ID_FIELD_NUMBER: _ClassVar[int]
     ARRIVAL_TIME_S_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +208,10 @@ class RankCandidate(_message.Message):
     INITIAL_PREDICTION_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_REMAINING_FIELD_NUMBER: _ClassVar[int]
     EXACT_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
     id: str
     arrival_time_s: float
     age: int
@@ -203,7 +219,11 @@ class RankCandidate(_message.Message):
     initial_prediction: float
     predicted_remaining: float
     exact_output_tokens: int
-    def __init__(self, id: _Optional[str] = ..., arrival_time_s: _Optional[float] = ..., age: _Optional[int] = ..., admitted: _Optional[bool] = ..., initial_prediction: _Optional[float] = ..., predicted_remaining: _Optional[float] = ..., exact_output_tokens: _Optional[int] = ...) -> None: ...
+    priority: int
+    deadline_s: float
+    prompt_tokens: int
+    preemptions: int
+    def __init__(self, id: _Optional[str] = ..., arrival_time_s: _Optional[float] = ..., age: _Optional[int] = ..., admitted: _Optional[bool] = ..., initial_prediction: _Optional[float] = ..., predicted_remaining: _Optional[float] = ..., exact_output_tokens: _Optional[int] = ..., priority: _Optional[int] = ..., deadline_s: _Optional[float] = ..., prompt_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ...) -> None: ...
 
 class RankResponse(_message.Message):
     __slots__ = ("ranked",)
