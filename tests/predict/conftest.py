@@ -10,10 +10,11 @@ from safetensors.numpy import save_file
 
 from trail.predict import artefact
 from trail.predict.bins import Bins, equal_bins
+from trail.predict.encoder import EncoderSize
 from trail.predict.fingerprint import describe_model
 from trail.predict.manifest import Manifest
 from trail.predict.probe import Probe
-from trail.predict.prompt import EncoderSize, PromptPredictor
+from trail.predict.prompt import PromptPredictor
 from trail.predict.refine import PAPER
 
 HIDDEN_SIZE = 8

@@ -51,11 +51,11 @@ def test_a_missing_directory_and_one_without_a_manifest_are_named(tmp_path: Path
         artefact.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None, 2.5])
+@pytest.mark.parametrize("version", [0, 1, 4, "2", None, 2.0, 2.5, [2]])
 def test_another_format_version_is_refused_before_anything_else_is_read(saved: Path, version: object) -> None:
     (saved / "trail.json").write_text(json.dumps({"format_version": version}))
     with pytest.raises(
-        ArtefactError, match="this TRAIL reads version 2; train the predictor again or install"
+        ArtefactError, match="this TRAIL reads versions 2 and 3; train the predictor again or install"
     ):
         artefact.load(saved)
 
@@ -172,7 +172,7 @@ def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused_before_mem
     config = json.loads((saved / "prompt/config.json").read_text())
     (saved / "prompt/config.json").write_text(json.dumps({**config, field: 10**12}))
     record(saved, "prompt/config.json")
-    with pytest.raises(ArtefactError, match=f"config.json says {field} 1000000000000, the weights have"):
+    with pytest.raises(ArtefactError, match=r"config\.json (says|describes)"):
         artefact.load(saved)
 
 

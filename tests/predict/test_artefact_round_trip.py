@@ -1,5 +1,6 @@
 """What is saved is what is loaded, and the parts can be had one by one."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -51,6 +52,14 @@ def test_saving_again_replaces_the_whole(saved: Path, manifest: Manifest, probe:
     assert loaded.prompt is None
     assert not (saved / "prompt").exists()
     assert sorted(path.name for path in saved.parent.iterdir()) == ["model", "predictor"]
+
+
+def test_an_artefact_of_the_version_before_novelty_is_read_with_none(saved: Path, manifest: Manifest) -> None:
+    values = json.loads((saved / "trail.json").read_text())
+    del values["decoding"]["novelty"]
+    (saved / "trail.json").write_text(json.dumps({**values, "format_version": 2}))
+    assert manifest.decoding.novelty == 0
+    assert artefact.load(saved).manifest.decoding == manifest.decoding
 
 
 def test_the_probe_is_had_without_importing_transformers(saved: Path) -> None:

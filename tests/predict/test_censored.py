@@ -109,7 +109,7 @@ def test_several_answers_to_a_prompt_are_read_once_an_epoch_and_all_count() -> N
     lengths = np.array([5] * 20 + [35] * 10 + [15] * 30)
     trained = train_prompt_predictor(prompts, lengths, np.zeros(60, dtype=np.bool_), bins=BINS, vocab_size=8)
     assert len(trained.training_loss) == 10
-    from trail.predict.prompt import EncoderSize
+    from trail.predict.encoder import EncoderSize
     from trail.predict.training import PromptRecipe
 
     small = EncoderSize(layers=1, hidden_size=32, heads=2, intermediate_size=32, max_tokens=8)
@@ -119,8 +119,7 @@ def test_several_answers_to_a_prompt_are_read_once_an_epoch_and_all_count() -> N
         np.zeros(60, dtype=np.bool_),
         bins=BINS,
         vocab_size=8,
-        size=small,
-        recipe=PromptRecipe(epochs=300, learning_rate=5e-3),
+        recipe=PromptRecipe(encoder=small, epochs=300, learning_rate=5e-3),
     )
     p = long.predictor.predict([[1, 2, 3], [4, 5, 6]])
     np.testing.assert_allclose(p[0], [2 / 3, 0, 0, 1 / 3], atol=0.06)

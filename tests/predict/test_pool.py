@@ -1,4 +1,4 @@
-"""The pooling filter: exact moves, evidence counted once, and the choice of its two numbers."""
+"""The pooling filter: exact moves, evidence counted once or in part anew, and the choice of its numbers."""
 
 import dataclasses
 
@@ -64,6 +64,35 @@ def test_memory_fades_with_every_prediction_however_far_apart(
     np.testing.assert_allclose(forgetful.step(q, p, steps), p, rtol=1e-5)
 
 
+@given(distributions(1), distributions(1), st.integers(0, 50), st.floats(0, 100), st.floats(0, 1))
+def test_novelty_weighs_the_newest_output_between_the_pool_and_the_product(
+    q: np.ndarray, p: np.ndarray, steps: int, half_life: float, novelty: float
+) -> None:
+    refiner = Refiner(BINS, dataclasses.replace(POOL, half_life=half_life, novelty=novelty))
+    memory = 2.0 ** (-1 / half_life) if half_life > 0.01 else 0.0
+    slow = (refiner.advance(q, steps) + 1e-9) ** memory * (p + 1e-9) ** ((1 - memory) + novelty * memory)
+    np.testing.assert_allclose(refiner.step(q, p, steps), slow / slow.sum(), rtol=1e-6)
+
+
+@given(distributions(2), distributions(2), st.integers(0, 1))
+def test_full_memory_and_novelty_are_the_papers_product(q: np.ndarray, p: np.ndarray, steps: int) -> None:
+    """Where the two moves agree: at no token and at one."""
+    everything = Refiner(BINS, dataclasses.replace(POOL, half_life=1e12, novelty=1.0))
+    np.testing.assert_allclose(everything.step(q, p, steps), Refiner(BINS).step(q, p, steps), rtol=1e-4)
+
+
+@given(distributions(1), distributions(1), st.floats(0, 1), st.floats(0, 1))
+def test_more_novelty_never_lowers_the_share_of_the_newest_outputs_favourite(
+    q: np.ndarray, p: np.ndarray, one: float, other: float
+) -> None:
+    favourite = int(p[0].argmax())
+    less, more = (
+        Refiner(BINS, dataclasses.replace(POOL, novelty=novelty)).step(q, p, 1)[0, favourite]
+        for novelty in sorted((one, other))
+    )
+    assert more >= less - 1e-12
+
+
 def test_unusable_evidence_leaves_the_prior_and_impossible_priors_do_not_last() -> None:
     refiner = Refiner(BINS, POOL)
     q = np.eye(BINS.k)[[0]]
@@ -99,13 +128,28 @@ def test_the_median_is_the_guess_of_least_error() -> None:
 def test_decoding_survives_json_and_refuses_what_it_does_not_know() -> None:
     assert Decoding.from_json(POOL.to_json()) == POOL
     assert Decoding.from_json(PAPER.to_json()) == PAPER
-    for change in ({"filter": "kalman"}, {"half_life": -1.0}, {"sharpness": 0.0}, {"point": "mode"}):
+    for change in (
+        {"filter": "kalman"},
+        {"half_life": -1.0},
+        {"sharpness": 0.0},
+        {"point": "mode"},
+        {"novelty": -0.1},
+        {"novelty": 1.1},
+        {"novelty": float("nan")},
+    ):
         with pytest.raises(ValueError, match=r"must be|is one of"):
             Decoding.from_json({**POOL.to_json(), **change})
     with pytest.raises(ValueError, match="must be a number"):
         Decoding.from_json({**POOL.to_json(), "half_life": "long"})
-    with pytest.raises(ValueError, match="must hold"):
-        Decoding.from_json({"filter": "pool"})
+    for wrong in ({"filter": "pool"}, {**POOL.to_json(), "gain": 1.0}):
+        with pytest.raises(ValueError, match="must hold"):
+            Decoding.from_json(wrong)
+
+
+def test_a_decoding_without_novelty_is_the_pool_as_it_was() -> None:
+    older = {name: value for name, value in POOL.to_json().items() if name != "novelty"}
+    assert Decoding.from_json(older) == POOL
+    assert POOL.novelty == 0
 
 
 @settings(max_examples=50)
@@ -156,13 +200,34 @@ def test_the_fitted_filter_is_the_least_surprised(copies: int) -> None:
     start = Decoding(filter="pool", point="median")
     fitted = fit_decoding(sequences, p, BINS, start)
     least = surprise(sequences, p, fitted)
-    for other in (start, dataclasses.replace(start, half_life=8.0), PAPER):
+    others = [
+        dataclasses.replace(start, half_life=half_life, novelty=novelty, sharpness=sharpness)
+        for half_life in (0.0, 1.0, 8.0, 64.0)
+        for novelty in (0.0, 0.3, 1.0)
+        for sharpness in (0.3, 0.7, 1.0, 1.6)
+    ]
+    for other in (*others, PAPER):
         assert least <= surprise(sequences, p, other) + 1e-9
     # New evidence at every token is worth remembering; the same for twelve tokens is not worth multiplying.
     if copies == 1:
         assert fitted.half_life > 0
+        assert fitted.novelty > 0
     else:
         assert least < surprise(sequences, p, PAPER) - 0.1
+
+
+def test_the_same_answers_give_the_same_filter() -> None:
+    sequences, p = answers(0.6, 3, np.random.default_rng(3))
+    start = Decoding(filter="pool", point="median")
+    assert fit_decoding(sequences, p, BINS, start) == fit_decoding(sequences, p, BINS, start)
+
+
+def test_without_memory_novelty_is_left_as_it_was() -> None:
+    """Outputs that leave nothing unknown: what came before adds nothing."""
+    sequences, _ = answers(0.6, 1, np.random.default_rng(4))
+    p = np.eye(BINS.k)[BINS.index(sequences.remaining)] * 0.999 + 0.001 / BINS.k
+    fitted = fit_decoding(sequences, p, BINS, Decoding(filter="pool"))
+    assert (fitted.half_life, fitted.novelty) == (0.0, 0.0)
 
 
 def test_cut_answers_have_no_say_in_the_filter() -> None:

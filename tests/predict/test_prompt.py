@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trail.predict.bins import Bins, equal_bins
-from trail.predict.prompt import EncoderSize, PromptPredictor
+from trail.predict.encoder import EncoderSize
+from trail.predict.prompt import PromptPredictor
+from trail.predict.prompt_tokens import OwnTokens
 
 VOCAB_SIZE = 20
 SIZE = EncoderSize(layers=1, hidden_size=16, heads=2, intermediate_size=16, max_tokens=8)
@@ -56,7 +58,8 @@ def test_it_comes_back_from_disk_the_same(
     again = PromptPredictor.read(tmp_path / "prompt", bins)
     prompts = [[1, 2, 3], [], [4] * 30]
     np.testing.assert_array_equal(again.predict(prompts), prompt_predictor.predict(prompts))
-    assert again.vocab_size == VOCAB_SIZE
+    assert isinstance(again.tokens, OwnTokens)
+    assert again.tokens.vocab_size == VOCAB_SIZE
 
 
 def test_what_is_saved_is_a_transformers_classifier(

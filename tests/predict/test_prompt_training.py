@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from trail.predict.bins import equal_bins
-from trail.predict.prompt import EncoderSize
+from trail.predict.encoder import EncoderSize
 from trail.predict.split import held_out_prompts
 from trail.predict.training import PromptRecipe, TrainedPromptPredictor, train_prompt_predictor
 
 BINS = equal_bins(4, 64.0)
+SIZE = EncoderSize(layers=1, hidden_size=32, heads=2, intermediate_size=32, max_tokens=16)
 RNG = np.random.default_rng(0)
 LENGTHS = RNG.integers(0, 64, 400)
 # The third token says which quarter the length is in; the others say nothing.
@@ -26,8 +27,7 @@ def train(seed: int) -> TrainedPromptPredictor:
         HELD_OUT,
         bins=BINS,
         vocab_size=20,
-        size=EncoderSize(layers=1, hidden_size=32, heads=2, intermediate_size=32, max_tokens=16),
-        recipe=PromptRecipe(epochs=30, batch_size=16, learning_rate=2e-3, seed=seed),
+        recipe=PromptRecipe(encoder=SIZE, epochs=30, batch_size=16, learning_rate=2e-3, seed=seed),
     )
 
 

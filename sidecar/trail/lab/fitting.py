@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class Corpus:
     sequences: Callable[[int], Sequences]
     vocab_size: int
     sha256: str
+    model_tokenizer: Path | None = None
+    """The model's `tokenizer.json`, for an encoder that reads text."""
 
     def chosen(self, mask: npt.NDArray[np.bool_]) -> Corpus:
         """The requests where `mask` bool [n] is set."""
@@ -235,6 +238,7 @@ def _fit_prompt(
             split.held_out,
             bins=bins,
             vocab_size=corpus.vocab_size,
+            model_tokenizer=corpus.model_tokenizer,
             recipe=recipe.prompt,
             censored=corpus.censored,
             validation=split.validation,

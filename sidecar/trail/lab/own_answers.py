@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,20 @@ from trail.lab.fitting import Corpus, fit
 from trail.lab.sampling import Sample, hidden_states, sample_answers
 from trail.lab.stages import Stages
 from trail.predict import artefact
+from trail.predict.encoder import SMALL
 from trail.predict.fingerprint import describe_model
 from trail.predict.manifest import Manifest
-from trail.predict.recipes import DEFAULT, Recipe
+from trail.predict.recipes import DEFAULT, PROMPT, Recipe
+
+LIGHT = dataclasses.replace(DEFAULT, prompt=dataclasses.replace(PROMPT, encoder=SMALL))
+"""For sidecars that share two cores with vLLM, its client and its API server."""
 
 
 @dataclass(frozen=True)
 class PredictorSpec:
     """How a predictor is made: by which recipe, from which layers, of answers of up to `max_tokens`."""
 
-    recipe: Recipe = field(default_factory=lambda: DEFAULT)
+    recipe: Recipe = LIGHT
     layers: tuple[int, ...] = (2, 3)
     max_tokens: int = 640
     seed: int = 1

@@ -2,7 +2,8 @@
 
     trail.json            identity, metrics, and sha256 of every file below
     probe.safetensors     the probe
-    prompt/               optional: a transformers BERT classifier (config.json, model.safetensors)
+    prompt/               optional: a transformers BERT-type classifier (config.json, model.safetensors), with
+                          the model's and its own tokenizer where it reads text
 
 Nothing in it is code and nothing is unpickled.
 """
@@ -22,7 +23,6 @@ from trail.predict.manifest import (
     MANIFEST_FILE,
     PROBE_FILE,
     PROMPT_DIR,
-    PROMPT_FILES,
     ArtefactError,
     FileRecord,
     Manifest,
@@ -85,8 +85,9 @@ def load_prompt(path: Path, manifest: Manifest) -> "PromptPredictor | None":
     """
     if not manifest.has_prompt:
         return None
-    for name in PROMPT_FILES:
-        _check_file(path, name, manifest)
+    for name in manifest.files:
+        if name != PROBE_FILE:
+            _check_file(path, name, manifest)
     from trail.predict.prompt import PromptPredictor
 
     try:
@@ -112,8 +113,7 @@ def save(path: Path, manifest: Manifest, probe: Probe, prompt: "PromptPredictor 
         save_file(probe.weights, str(directory / PROBE_FILE))
         names = [PROBE_FILE]
         if prompt is not None:
-            prompt.save(directory / PROMPT_DIR)
-            names += PROMPT_FILES
+            names += [f"{PROMPT_DIR}/{name}" for name in prompt.save(directory / PROMPT_DIR)]
         records = {
             name: FileRecord(sha256_file(directory / name), (directory / name).stat().st_size)
             for name in names

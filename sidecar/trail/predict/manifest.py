@@ -12,12 +12,16 @@ from trail.predict.bins import Bins
 from trail.predict.fingerprint import ModelDescription, architecture_fingerprint
 from trail.predict.refine import PAPER, Decoding
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_READ_VERSIONS = (2, 3)
+"""Version 2 knew no novelty of the filter, which was 0."""
 
 MANIFEST_FILE = "trail.json"
 PROBE_FILE = "probe.safetensors"
 PROMPT_DIR = "prompt"
 PROMPT_FILES = (f"{PROMPT_DIR}/config.json", f"{PROMPT_DIR}/model.safetensors")
+TOKENIZER_FILES = (f"{PROMPT_DIR}/model-tokenizer.json", f"{PROMPT_DIR}/encoder-tokenizer.json")
+"""Of an encoder that reads text and not the model's own tokens."""
 
 
 class ArtefactError(ValueError):
@@ -136,10 +140,11 @@ def read_manifest(path: Path) -> Manifest:
     if not isinstance(values, dict):
         raise ArtefactError(f"{file} holds no JSON object; copy or train the predictor again")
     version = values.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version not in _READ_VERSIONS:
         raise ArtefactError(
-            f"{file} has format version {version!r}, this TRAIL reads version {FORMAT_VERSION};"
-            " train the predictor again or install the TRAIL that wrote it"
+            f"{file} has format version {version!r}, this TRAIL reads versions"
+            f" {' and '.join(map(str, _READ_VERSIONS))}; train the predictor again or install the TRAIL that"
+            " wrote it"
         )
     try:
         return _parse(values)
@@ -190,10 +195,11 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
 
 
 def _parse_files(entries: Mapping[str, Any]) -> dict[str, FileRecord]:
-    if set(entries) not in ({PROBE_FILE}, {PROBE_FILE, *PROMPT_FILES}):
+    with_prompt = {PROBE_FILE, *PROMPT_FILES}
+    if set(entries) not in ({PROBE_FILE}, with_prompt, with_prompt | set(TOKENIZER_FILES)):
         raise _FieldError(
-            f"the field files must name {PROBE_FILE}, alone or with {' and '.join(PROMPT_FILES)},"
-            f" got {sorted(entries)}"
+            f"the field files must name {PROBE_FILE}, alone or with {' and '.join(PROMPT_FILES)}, and with"
+            f" these {' and '.join(TOKENIZER_FILES)} or not, got {sorted(entries)}"
         )
     records = {}
     for name, entry in entries.items():

@@ -5,6 +5,7 @@ also reads how many tokens the request has generated and how long its prompt is,
 hint at.
 """
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from trail.predict.bins import Bins
+from trail.predict.first_layer import FirstLayer, Float32Layer, fastest_layer, make_layer
+
+FASTEST = "fastest"
+MEASURED_FROM = 1024
+"""Hidden size below which the first layer costs too little for a choice of its arithmetic."""
 
 HIDDEN_UNITS = 512
 
@@ -26,11 +32,16 @@ _SCALE = 1024.0
 def position_inputs(ages: npt.ArrayLike, prompt_tokens: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """What a probe sees of a position, float32 [n, POSITION_INPUTS], from two counts of tokens [n]."""
     age, prompt = np.asarray(ages, dtype=np.float32), np.asarray(prompt_tokens, dtype=np.float32)
-    return np.stack([np.log1p(age), np.log1p(prompt), age / _SCALE, (age + prompt) / _SCALE], axis=-1)
+    result = np.empty((*age.shape, POSITION_INPUTS), dtype=np.float32)
+    np.log1p(age, out=result[..., 0])
+    np.log1p(prompt, out=result[..., 1])
+    np.divide(age, _SCALE, out=result[..., 2])
+    np.divide(age + prompt, _SCALE, out=result[..., 3])
+    return result
 
 
 class Probe:
-    """Inference on CPU in float32, one batch a call.
+    """Inference on CPU, one batch a call; in float32 unless `prepared` otherwise.
 
     `weights` maps WEIGHT_NAMES to float arrays: hidden.weight [units, H], hidden.bias [units],
     output.weight [k, units], output.bias [k]; POSITION_WEIGHT [units, POSITION_INPUTS] where position is
@@ -43,9 +54,12 @@ class Probe:
         self.layer = layer
         self.weights = _checked(weights, bins)
         self.hidden_size = int(self.weights["hidden.weight"].shape[1])
-        self._tensors = [torch.from_numpy(self.weights[name].copy()) for name in WEIGHT_NAMES]
-        position = self.weights.get(POSITION_WEIGHT)
-        self._position = None if position is None else torch.from_numpy(position.copy())
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in self.weights.items()}
+        self._hidden = tensors["hidden.weight"], tensors["hidden.bias"]
+        self._output = tensors["output.weight"], tensors["output.bias"]
+        self._position = tensors.get(POSITION_WEIGHT)
+        self._first: FirstLayer = Float32Layer(*self._hidden)
+        self.arithmetic: Mapping[int, str] = {1: "float32"}
 
     @property
     def reads_position(self) -> bool:
@@ -77,6 +91,22 @@ class Probe:
             weights[POSITION_WEIGHT] = linear(units, POSITION_INPUTS)[0]
         return cls(weights, bins, layer)
 
+    def prepared(self, arithmetic: str = FASTEST) -> "Probe":
+        """This probe for serving, its first layer computed in one of `first_layer.ARITHMETICS`.
+
+        FASTEST measures which suits batches of which size, with torch's present number of threads;
+        `arithmetic` of the result says what it found: by name, from so many rows on. Probabilities move by
+        little (tests state the bounds), and by which other rows are in the batch not at all, save for how
+        many. Raises ValueError for another name, RuntimeError where this torch cannot do it.
+        """
+        probe = copy.copy(self)
+        if arithmetic == FASTEST:
+            fastest = fastest_layer(*self._hidden)
+            probe._first, probe.arithmetic = fastest, fastest.chosen
+        else:
+            probe._first, probe.arithmetic = make_layer(arithmetic, *self._hidden), {1: arithmetic}
+        return probe
+
     def predict(
         self,
         vectors: npt.NDArray[np.floating],
@@ -97,14 +127,15 @@ class Probe:
         batch = np.ascontiguousarray(vectors, dtype=np.float32)
         if not batch.flags.writeable:  # torch warns about read-only memory, a mapped file for one
             batch = batch.copy()
-        hidden_weight, hidden_bias, output_weight, output_bias = self._tensors
+        if not len(batch):
+            return np.empty((0, self.bins.k), dtype=np.float32)
         with torch.inference_mode():
-            units = F.linear(torch.from_numpy(batch), hidden_weight, hidden_bias)
+            units = self._first(torch.from_numpy(batch))
             if self._position is not None:
                 if ages is None or prompt_tokens is None:
                     raise ValueError("this probe reads position: give ages and prompt_tokens")
-                units += F.linear(torch.from_numpy(position_inputs(ages, prompt_tokens)), self._position)
-            probabilities = F.softmax(F.linear(units.relu_(), output_weight, output_bias), dim=1)
+                units.addmm_(torch.from_numpy(position_inputs(ages, prompt_tokens)), self._position.t())
+            probabilities = F.softmax(F.linear(units.relu_(), *self._output), dim=1)
         result: npt.NDArray[np.float32] = probabilities.numpy()
         return result
 

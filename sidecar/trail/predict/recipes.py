@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from trail.predict.bins import Bins, equal_bins, geometric_bins
+from trail.predict.encoder import SIZES
 from trail.predict.refine import PAPER, Decoding
 from trail.predict.training import ProbeRecipe, PromptRecipe
 
@@ -13,8 +14,8 @@ class Recipe:
 
     `max_tokens` is where the bins end, None: at the longest answer trained on. `cut` says what an answer is
     worth that `max_tokens` or the context ended: "left-out", its length is not known; "censored", it is at
-    least that; "whole", servers end it there as well. `fit_decoding`: half-life and sharpness of the filter
-    are chosen on the validation prompts, a share `validation` of those trained on.
+    least that; "whole", servers end it there as well. `fit_decoding`: half-life, novelty and sharpness of the
+    filter are chosen on the validation prompts, a share `validation` of those trained on.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Recipe:
         )
 
 
-_ENCODER = PromptRecipe(epochs=40, patience=6)
+PROMPT = PromptRecipe(epochs=40, patience=6)
 
 TRAIL_PAPER = Recipe(
     name="trail-paper",
@@ -53,7 +54,7 @@ TRAIL_PAPER = Recipe(
     k=10,
     max_tokens=512.0,
     trial=ProbeRecipe(epochs=2, batch_size=512),
-    prompt=_ENCODER,
+    prompt=PROMPT,
     cut="left-out",
 )
 """The paper's: 10 equal bins over 0 to 512 tokens, its probe, optimiser, schedule and refinement."""
@@ -62,10 +63,23 @@ DEFAULT = Recipe(
     name="default",
     probe=ProbeRecipe(batch_size=512, learning_rate=2e-3, position=True, patience=4),
     trial=ProbeRecipe(epochs=3, batch_size=512, learning_rate=2e-3, position=True),
-    prompt=_ENCODER,
+    prompt=PROMPT,
     decoding=Decoding(filter="pool", point="median"),
     fit_decoding=True,
 )
 """Position inputs, geometric bins, a filter that counts shared evidence once, cut answers censored."""
+
+PRETRAINED_LEARNING_RATE = 5e-5
+PRETRAINED_EPOCHS = 8
+
+
+def with_encoder(recipe: PromptRecipe, encoder: str) -> PromptRecipe:
+    """`recipe` with one of `encoder.SIZES` by its name, or with a pretrained checkpoint, to be fine-tuned."""
+    if encoder in SIZES:
+        return replace(recipe, encoder=SIZES[encoder])
+    return replace(
+        recipe, encoder=encoder, learning_rate=PRETRAINED_LEARNING_RATE, epochs=PRETRAINED_EPOCHS, patience=2
+    )
+
 
 RECIPES = {recipe.name: recipe for recipe in (DEFAULT, TRAIL_PAPER)}

@@ -11,12 +11,14 @@ downwards with probability 1 / w and the lowest bin absorbs; the join multiplies
 Outputs of successive steps say much the same, and multiplying counts it again every time: q becomes far too
 narrow.
 
-*pool*: the move shifts each bin's mass, evenly spread, by exactly the tokens that passed; the join is a
-geometric mean whose weights sum to 1, which counts shared evidence once:
+*pool*: the move shifts each bin's mass, evenly spread, by exactly the tokens that passed; the join weighs
+both by how much older evidence is still worth and how much of an output is new:
 
-    q_t(i) proportional to prior_t(i)^m p_t(i)^(1 - m),    m = 2^(-1 / half-life)
+    q_t(i) proportional to prior_t(i)^m p_t(i)^(1 - m + n m),    m = 2^(-1 / half-life)
 
-The half-life counts predictions, not tokens: where they come seldom, each is worth remembering for longer.
+With novelty n = 0 it is the geometric mean, whose weights sum to 1, which counts shared evidence once; with
+n = 1 every output counts in full, and with m = 1 as well the join is the product again. The half-life counts
+predictions, not tokens: where they come seldom, each is worth remembering for longer.
 """
 
 from collections.abc import Mapping
@@ -42,9 +44,10 @@ POINTS = ("mean", "median")
 class Decoding:
     """How a posterior is kept and read. The default is the paper's.
 
-    `half_life` (predictions, of the pool) is how fast older evidence fades; 0 forgets it at once. What is
-    read is the posterior to the power of `sharpness`, normalised: below 1 makes it wider. `point` says which
-    number stands for the distribution: its mean over the bins' midpoints, or its median.
+    `half_life` (predictions, of the pool) is how fast older evidence fades; 0 forgets it at once. `novelty`
+    (of the pool, 0 to 1) is the share of an output that counts as evidence beside the older. What is read is
+    the posterior to the power of `sharpness`, normalised: below 1 makes it wider. `point` says which number
+    stands for the distribution: its mean over the bins' midpoints, or its median.
     Raises ValueError for anything else.
     """
 
@@ -52,6 +55,7 @@ class Decoding:
     half_life: float = 0.0
     sharpness: float = 1.0
     point: str = "mean"
+    novelty: float = 0.0
 
     def __post_init__(self) -> None:
         if self.filter not in FILTERS or self.point not in POINTS:
@@ -64,6 +68,8 @@ class Decoding:
                 f"half_life must be at least 0 and sharpness positive, got {self.half_life} and"
                 f" {self.sharpness}"
             )
+        if not 0 <= self.novelty <= 1:
+            raise ValueError(f"novelty must be from 0 to 1, got {self.novelty}")
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `trail.json`."""
@@ -71,19 +77,24 @@ class Decoding:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Decoding":
-        """What `to_json` gave. Raises ValueError for missing, unknown or wrong fields."""
-        if set(values) != {"filter", "half_life", "sharpness", "point"}:
+        """What `to_json` gave; novelty is 0 where it is missing, as in artefacts of format version 2.
+
+        Raises ValueError for other missing, unknown or wrong fields.
+        """
+        fields = {"novelty": 0.0, **values}
+        if set(fields) != {"filter", "half_life", "sharpness", "point", "novelty"}:
             raise ValueError(
-                f"decoding must hold filter, half_life, sharpness and point, got {sorted(values)}"
+                f"decoding must hold filter, half_life, sharpness, point and novelty, got {sorted(values)}"
             )
-        for name in ("half_life", "sharpness"):
-            if type(values[name]) not in (int, float):
-                raise ValueError(f"{name} must be a number, got {values[name]!r}")
+        for name in ("half_life", "sharpness", "novelty"):
+            if type(fields[name]) not in (int, float):
+                raise ValueError(f"{name} must be a number, got {fields[name]!r}")
         return cls(
-            str(values["filter"]),
-            float(values["half_life"]),
-            float(values["sharpness"]),
-            str(values["point"]),
+            filter=str(fields["filter"]),
+            half_life=float(fields["half_life"]),
+            sharpness=float(fields["sharpness"]),
+            point=str(fields["point"]),
+            novelty=float(fields["novelty"]),
         )
 
 
@@ -168,7 +179,8 @@ class Refiner:
     ) -> npt.NDArray[np.float64]:
         half_life = self.decoding.half_life
         memory = 2.0 ** (-1.0 / half_life) if half_life > 0 else 0.0
-        return _normalised(memory * np.log(prior + _TINY) + (1 - memory) * np.log(evidence + _TINY))
+        weight = 1 - memory + self.decoding.novelty * memory
+        return _normalised(memory * np.log(prior + _TINY) + weight * np.log(evidence + _TINY))
 
     def _power(self, steps: int) -> npt.NDArray[np.float64]:
         leave = 1.0 / self.bins.widths

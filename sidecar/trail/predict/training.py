@@ -5,6 +5,7 @@ Deterministic on CPU for a given seed and number of torch threads.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from torch.nn import functional as F
 
 from trail.predict.bins import Bins
+from trail.predict.encoder import BASE, EncoderSize
 from trail.predict.epochs import Batches, Epochs, Progress
 from trail.predict.probe import HIDDEN_UNITS, POSITION_WEIGHT, WEIGHT_NAMES, Probe, position_inputs
 
 if TYPE_CHECKING:  # training a probe alone needs no transformers
-    from trail.predict.prompt import EncoderSize, PromptPredictor
+    from trail.predict.prompt import PromptPredictor
 
 _CHUNK_ROWS = 8192
 _IN_MEMORY_BYTES = 2 << 30
@@ -44,8 +46,13 @@ class ProbeRecipe:
 
 @dataclass(frozen=True)
 class PromptRecipe:
-    """Training of the encoder from random weights: AdamW, warm-up, cosine to 0; `patience` as above."""
+    """Training of an encoder: AdamW, warm-up, cosine to 0; `patience` as above.
 
+    `encoder` is the size of one that starts from random weights, or the name of a checkpoint (a directory or
+    of the Hugging Face hub), which takes a learning rate of a tenth.
+    """
+
+    encoder: EncoderSize | str = BASE
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 5e-4
@@ -201,23 +208,30 @@ def train_prompt_predictor(
     *,
     bins: Bins,
     vocab_size: int,
-    size: "EncoderSize | None" = None,
     recipe: PromptRecipe | None = None,
     censored: npt.NDArray[np.bool_] | None = None,
     validation: npt.NDArray[np.bool_] | None = None,
+    model_tokenizer: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainedPromptPredictor:
     """Train an encoder on n prompts (token ids) and the whole output lengths [n] in tokens.
 
+    A checkpoint reads text: `model_tokenizer` (a `tokenizer.json`) makes it from the model's tokens.
     `held_out`, `validation` and `censored` as for `train_probe`. A prompt may occur several times, once an
-    answer: it is read once an epoch, against all its answers. Raises ValueError as `train_probe` does.
+    answer: it is read once an epoch, against all its answers. Raises ValueError as `train_probe` does, and
+    OSError or ValueError for a checkpoint that cannot be used.
     """
     from trail.predict.prompt import PromptPredictor
 
     recipe = recipe or PromptRecipe()
     parts = _Parts.of(len(prompts), lengths, held_out, validation, bins)
     answers = _Answers.of(prompts, parts, censored, bins.k)
-    predictor = PromptPredictor.untrained(vocab_size, bins, size, seed=recipe.seed)
+    if isinstance(recipe.encoder, EncoderSize):
+        predictor = PromptPredictor.untrained(vocab_size, bins, recipe.encoder, seed=recipe.seed)
+    elif model_tokenizer is None:
+        raise ValueError(f"the encoder {recipe.encoder} reads text: give the served model's tokenizer.json")
+    else:
+        predictor = PromptPredictor.pretrained(recipe.encoder, model_tokenizer, bins, seed=recipe.seed)
     optimizer = torch.optim.AdamW(
         predictor.encoder.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )

@@ -45,6 +45,8 @@ class Drill:
         self._served, self._requests = served, requests
         self._model, self._temperature = model, temperature
         self._waves = 0
+        self._steps = 0
+        """The engine's total when it was last idle; a sidecar that has just come back knows less at first."""
 
     async def steady(self) -> Wave:
         """All requests at once, and nothing happens."""
@@ -99,7 +101,13 @@ class Drill:
         before: EngineState | None = None
         while time.monotonic() < deadline_s:
             state = await asyncio.to_thread(self._state)
-            if state is not None and not state.open_requests and state.steps and state == before:
+            if (
+                state is not None
+                and not state.open_requests
+                and state.steps >= self._steps
+                and state == before
+            ):
+                self._steps = state.steps
                 return state
             before = state
             await asyncio.sleep(_SETTLE_S)

@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", default=f"{DEMO},{STORIES}", help="which (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe (%(default)s)")
     parser.add_argument(
-        "--prompts", type=int, default=3600, help="of which 65 %% are judged on (%(default)s)"
+        "--prompts", type=int, default=3800, help="of which 65 %% are judged on (%(default)s)"
     )
     parser.add_argument("--steps", type=int, default=2000, help="steps for the floor; 0: none (%(default)s)")
     parser.add_argument("--continuations", type=int, default=16, help="of each step (%(default)s)")

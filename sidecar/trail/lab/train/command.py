@@ -11,6 +11,8 @@ from rich.table import Table
 from trail.lab.stages import shown
 from trail.predict.manifest import ArtefactError, Manifest
 
+TOKENIZER_FILE = "tokenizer.json"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `trail train`."""
@@ -32,6 +34,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="without prompt predictor; the probe makes the first prediction",
     )
+    add(
+        "--encoder",
+        help="prompt predictor: base, small (four times as fast), or a pretrained BERT-type checkpoint, a"
+        " directory or a name on the Hugging Face hub (the recipe's, base)",
+    )
+    add(
+        "--tokenizer",
+        type=Path,
+        help="tokenizer.json of the recorded model, for a pretrained encoder (the one beside the model)",
+    )
     add("--held-out", type=float, help="share of prompts to judge on (the recipe's, 0.1)")
     add("--seed", type=int, default=0, help="of weights, batches and split (%(default)s)")
     add("--device", default="cpu", help="where the probe is trained: cpu or cuda (%(default)s)")
@@ -44,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     from trail.lab.recording import Recording, RecordingError
     from trail.lab.train.job import recorded_corpus, train
-    from trail.predict.recipes import RECIPES
+    from trail.predict.recipes import RECIPES, with_encoder
 
     console = Console()
     if args.recipe not in RECIPES:
@@ -60,16 +72,21 @@ def run(args: argparse.Namespace) -> int:
         recipe = replace(recipe, probe=replace(recipe.probe, epochs=args.epochs))
     if args.held_out is not None:
         recipe = replace(recipe, held_out=args.held_out)
+    if args.encoder is not None and recipe.prompt is not None:
+        recipe = replace(recipe, prompt=with_encoder(recipe.prompt, args.encoder))
     if args.no_prompt:
         recipe = replace(recipe, prompt=None)
     try:
         recording = Recording.open(args.recording)
         corpus = recorded_corpus(recording, _layers(args.layers, recording.layers))
+        beside = Path(recording.model_id) / TOKENIZER_FILE
+        tokenizer = args.tokenizer or (beside if beside.is_file() else None)
+        corpus = replace(corpus, model_tokenizer=tokenizer)
         with shown() as stages:
             manifest = train(
                 recording, corpus, recipe, args.out, seed=args.seed, stages=stages, device=args.device
             )
-    except (RecordingError, ArtefactError, ValueError) as error:
+    except (RecordingError, ArtefactError, ValueError, OSError) as error:
         return _refuse(str(error))
     show(console, manifest)
     console.print(f"written: {args.out}; look closer with `trail evaluate` and `trail inspect {args.out}`")

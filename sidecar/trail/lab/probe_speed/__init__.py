@@ -1,0 +1,1 @@
+"""What the probe takes at any hidden size, by batch and number of threads."""
