@@ -14,7 +14,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check test-fast bench-peak bench-overhead eval protos lock clean
+.PHONY: help env demo test check test-fast bench-peak bench-overhead eval e2e protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -43,8 +43,9 @@ check: env ## Style, types, layers, generated stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=sidecar $(BIN)/lint-imports
+	PYTHONPATH=sidecar:operator $(BIN)/lint-imports
 	$(PY) protos/generate.py --check
+	$(PY) images/lock.py --check
 
 bench-peak: env ## A load peak, TRAIL against first come first served (build/bench/peak.json)
 	$(PY) -m trail.lab.peak --out $(BUILD)/bench
@@ -55,11 +56,15 @@ eval: env ## How good predictions are, against the paper's recipe and the floor 
 bench-overhead: env ## What TRAIL costs the engine (build/bench/overhead.json)
 	$(PY) -m trail.lab.overhead --out $(BUILD)/bench
 
+e2e: env ## Install and use TRAIL on the cluster in KUBECONFIG
+	TRAIL_E2E=1 $(PY) -m pytest tests/e2e
+
 protos: env ## Regenerate the gRPC stubs
 	$(PY) protos/generate.py
 
 lock: ## Resolve the dependencies anew and write requirements.lock
 	PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) sh requirements.sh
+	$(PYTHON) images/lock.py
 
 clean: ## Remove what was built (the environment stays)
 	rm -rf $(BUILD) dist

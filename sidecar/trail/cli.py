@@ -33,6 +33,14 @@ COMMANDS = (
     Command(
         "evaluate", "trail.lab.evaluate.command", "say how good a predictor is, and how good one could be"
     ),
+    Command("simulate", "trail.lab.simulate.command", "compare policies in a simulated engine"),
+    Command("fit-steps", "trail.lab.simulate.fit_command", "fit a step-time model to what trail bench saw"),
+    Command("plan", "trail.lab.plan.command", "what a policy is worth at your lengths and load, by theory"),
+    Command("status", "trail.lab.cluster.status", "show TRAIL on the current cluster"),
+    Command("enable", "trail.lab.cluster.enable", "switch TRAIL on for a Deployment or StatefulSet"),
+    Command("disable", "trail.lab.cluster.disable", "switch it off again"),
+    Command("c", "trail.lab.cluster.c", "show or set c of a TrailPolicy"),
+    Command("explain-injection", "trail.lab.cluster.explain", "say why a pod was injected or not"),
     Command("inspect", "trail.predict.command", "show and check a predictor"),
 )
 

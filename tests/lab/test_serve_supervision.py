@@ -124,9 +124,9 @@ while not (os.path.exists({str(gate)!r}) and "started sidecar" in open({str(gate
 
 def test_restarts_wait_longer_each_time_and_a_long_life_forgives() -> None:
     restarts = Restarts()
-    assert [restarts.wait_s(0.1) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
-    assert restarts.wait_s(Restarts.HEALTHY_S) == 0.5
-    assert restarts.wait_s(0.1) == 1.0
+    assert [restarts.wait_s(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0]
+    assert restarts.wait_s(Restarts.HEALTHY_S) == 0.1
+    assert restarts.wait_s(0.1) == 0.2
 
 
 def test_what_a_stubborn_child_started_may_clean_up_before_the_group_is_killed(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ class Launch:
 
 
 class Restarts:
-    """When a sidecar that keeps ending may start again: 0.5 s after the first end, doubling up to 8 s."""
+    """When a sidecar that keeps ending may start again: 0.1 s after the first end, doubling up to 8 s."""
 
-    FIRST_S, LONGEST_S, HEALTHY_S = 0.5, 8.0, 30.0
+    FIRST_S, LONGEST_S, HEALTHY_S = 0.1, 8.0, 30.0
 
     def __init__(self) -> None:
         self._wait_s = self.FIRST_S

@@ -1,0 +1,233 @@
+"""`python -m trail_operator`: the operator as a process."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+from trail_operator import names
+from trail_operator.cluster import Cluster, to_workload
+from trail_operator.config import OperatorConfig, from_arguments, make_parser
+from trail_operator.controller import APPS, PLURALS, Controller
+from trail_operator.handlers import Watches
+from trail_operator.kube import Kube, KubeError, Leases, path
+from trail_operator.lease import Elector, LeaseConfig
+from trail_operator.listing import load, look_at_version
+from trail_operator.loop import Change, ControlLoop
+from trail_operator.loop_port import LoopPort, NoLoop, RedisLoop
+from trail_operator.metrics import Metrics
+from trail_operator.stamp import Stamp, patch
+from trail_operator.store import Store, connect
+from trail_operator.teller import Subject, Teller
+from trail_operator.webhook import CertificateError, CertificateWatch, Webhook, listening
+from trail_operator.withdrawal import Withdrawals
+
+EXIT_USAGE = 2
+_AGAIN_S = 10.0
+_RESYNC_S = 300.0
+_VERSION_S = 3600.0
+
+log = logging.getLogger("trail.operator")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT. 0 after that, 2 for bad input, 1 for what goes wrong."""
+    args = make_parser(os.environ).parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        config = from_arguments(args)
+    except ValueError as error:
+        log.error("%s", error)  # noqa: TRY400 - bad input is told in one line
+        return EXIT_USAGE
+    logging.getLogger().setLevel(args.log_level.upper())
+    # kopf tells every event of every object.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    try:
+        asyncio.run(clean(config) if args.command == "clean" else serve(config))
+    except (ConnectionError, CertificateError, KubeError, OSError) as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says what to do
+        return 1
+    return 0
+
+
+async def serve(config: OperatorConfig, *, stop: asyncio.Event | None = None) -> None:
+    """The operator, until `stop` or a signal."""
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.add_signal_handler(number, stop.set)
+    kube = await Kube.connect()
+    try:
+        await Operator(config, kube).run(stop)
+    finally:
+        await kube.close()
+
+
+class Operator:
+    """The parts put together."""
+
+    def __init__(self, config: OperatorConfig, kube: Kube) -> None:
+        self.config = config
+        self.kube = kube
+        self.metrics = Metrics()
+        self.cluster = Cluster(config.injection, config.default_policy)
+        self.teller = Teller(kube, config.identity)
+        self.elector = Elector(
+            Leases(kube, config.namespace), LeaseConfig(config.lease, config.namespace, config.identity)
+        )
+        self.control: ControlLoop | None = None
+        self._store: Store | None = None
+        port: LoopPort = NoLoop()
+        if config.redis_url:
+            self._store = Store(connect(config.redis_url))
+            self.control = ControlLoop(
+                self._store, is_leader=self.elector.is_leader, on_change=self._c_changed
+            )
+            port = RedisLoop(self.control)
+        self.controller = Controller(
+            self.cluster,
+            kube,
+            self.teller,
+            self.metrics,
+            is_leader=self.elector.is_leader,
+            loop=port,
+            withdrawals=Withdrawals(
+                self.cluster, kube, self.teller, self.metrics, after_s=config.withdraw_after_s
+            ),
+        )
+        self.webhook = Webhook(lambda: self.cluster.view, self.controller.skipped, self.metrics)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Everything is known before the first pod is decided on. Ends with `stop`."""
+        async with contextlib.AsyncExitStack() as servers:
+            host = self.config.webhook_host or None
+            await servers.enter_async_context(
+                listening(self.webhook.plain_app(), host, self.config.metrics_port)
+            )
+            watch = (
+                CertificateWatch(self.config.certificate, self.metrics) if self.config.certificate else None
+            )
+            if not await self._until(stop, self._first_look):
+                return
+            if watch is not None:
+                port = await servers.enter_async_context(
+                    listening(self.webhook.app(), host, self.config.webhook_port, watch.context)
+                )
+                log.info("the webhook answers on port %d", port)
+            await self._work(stop, watch)
+        if self._store is not None:
+            await self._store.close()
+
+    async def _work(self, stop: asyncio.Event, watch: CertificateWatch | None) -> None:
+        tasks = [
+            self.controller.run(),
+            self.teller.run(),
+            self._again_and_again(_RESYNC_S, self._resync),
+            self._again_and_again(_VERSION_S, self._look_at_version),
+        ]
+        if watch is not None:
+            tasks.append(watch.run())
+        if self.control is not None:
+            tasks.append(self.control.run(stop))
+        running = [asyncio.create_task(task) for task in tasks]
+        lease = asyncio.create_task(self.elector.run(stop))
+        watches = asyncio.create_task(Watches(self.controller, self.metrics).run(stop))
+        ended = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {ended, lease, watches, *running}, return_when=asyncio.FIRST_COMPLETED
+            )
+            stop.set()
+            await asyncio.wait({lease, watches}, timeout=10.0)
+        finally:
+            for task in (*running, lease, watches, ended):
+                task.cancel()
+            await asyncio.gather(*running, lease, watches, ended, return_exceptions=True)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _first_look(self) -> None:
+        await self._look_at_version()
+        await load(self.cluster, self.controller, self.kube)
+
+    async def _resync(self) -> None:
+        await load(self.cluster, self.controller, self.kube)
+
+    async def _look_at_version(self) -> None:
+        native = {"always": True, "never": False}.get(self.config.native)
+        if native is None:
+            native = await look_at_version(self.kube)
+        if self.cluster.set_native(native):
+            log.info("sidecars are injected as %s", "native sidecars" if native else "plain containers")
+
+    async def _until(self, stop: asyncio.Event, work: Callable[[], Awaitable[None]]) -> bool:
+        """Does `work` as often as it takes; false where `stop` came first."""
+        while not stop.is_set():
+            try:
+                await work()
+            except (KubeError, OSError, TimeoutError) as error:
+                log.warning("cannot look at the cluster: %s; again in %.0f s", error, _AGAIN_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _AGAIN_S)
+            else:
+                return True
+        return False
+
+    async def _again_and_again(self, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await work()
+            except (KubeError, OSError, TimeoutError) as error:
+                self.metrics.failures.labels(part="resync", cause=type(error).__name__).inc()
+                log.warning("cannot look at the cluster: %s; again in %.0f s", error, every_s)
+
+    async def _c_changed(self, change: Change) -> None:
+        namespace, kind, name = change.workload.split("/", 2)
+        record = self.cluster.workloads.get(change.workload)
+        if record is not None:
+            subject = Subject(APPS, record.kind, namespace, name, record.uid)
+        else:
+            subject = Subject("", kind, namespace, name)
+        before = "" if change.before is None else f" from {change.before:g}"
+        self.teller.tell(subject, "TrailC", f"c{before} to {change.c:g}: {change.reason}", warning=False)
+
+
+async def clean(config: OperatorConfig) -> None:
+    """Takes the webhook's configuration and every stamp out of the cluster; pods roll without TRAIL."""
+    kube = await Kube.connect()
+    try:
+        await remove_stamps(kube, config.webhook_configuration)
+    finally:
+        await kube.close()
+
+
+async def remove_stamps(kube: Kube, webhook_configuration: str) -> int:
+    """As `clean`; returns how many workloads were changed. Raises KubeError."""
+    where = path(
+        "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", None, webhook_configuration
+    )
+    try:
+        # First, or the pods that roll would be injected again.
+        await kube.delete(where)
+    except KubeError as error:
+        if error.status != 404:
+            raise
+    changed = 0
+    for kind, plural in PLURALS.items():
+        for obj in await kube.all(path(APPS, plural)):
+            record = to_workload(obj, kind)
+            body = patch(record.stamp, Stamp(), record.version)
+            if body is not None:
+                # Whatever else changes on it at the moment does not matter here.
+                del body["metadata"]
+                await kube.patch(path(APPS, plural, record.namespace, record.name), body)
+                changed += 1
+                log.info("%s: stamp removed", record.key)
+    log.info("%d workloads cleaned of %s", changed, names.STAMPED_HASH)
+    return changed

@@ -1,0 +1,145 @@
+"""A connection by the current kubeconfig, and what goes wrong with it in sentences."""
+
+import argparse
+import asyncio
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trail_operator import names
+from trail_operator.kube import Kube, KubeError, path
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+APPS = "apps/v1"
+PLURALS = {"Deployment": "deployments", "StatefulSet": "statefulsets"}
+_KINDS = {
+    "deploy": "Deployment",
+    "deployment": "Deployment",
+    "deployments": "Deployment",
+    "sts": "StatefulSet",
+    "statefulset": "StatefulSet",
+    "statefulsets": "StatefulSet",
+}
+
+Object = dict[str, Any]
+
+
+class ClusterError(Exception):
+    """What the user asked for cannot be done; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A cluster and the namespace to work in."""
+
+    kube: Kube
+    namespace: str
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A Deployment or StatefulSet as it is written on the command line."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.lower()}/{self.name}"
+
+    def path(self, namespace: str) -> str:
+        """Its path in the API."""
+        return path(APPS, PLURALS[self.kind], namespace, self.name)
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, everywhere: bool = False) -> None:
+    """Options of all commands: which cluster and which namespace."""
+    parser.add_argument("-n", "--namespace", default="", metavar="NAME", help="namespace (the context's)")
+    parser.add_argument(
+        "--context", default="", metavar="NAME", help="context of the kubeconfig (the current)"
+    )
+    if everywhere:
+        parser.add_argument("-A", "--all-namespaces", action="store_true", help="look at all namespaces")
+
+
+def parse_workload(text: str) -> Workload:
+    """`deploy/NAME` or `statefulset/NAME`. Raises ArgumentTypeError, as argparse wants it."""
+    kind, slash, name = text.partition("/")
+    if not slash or not name or kind.lower() not in _KINDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: write deploy/NAME or statefulset/NAME")
+    return Workload(_KINDS[kind.lower()], name)
+
+
+def run(name: str, args: argparse.Namespace, work: Callable[[Session], Awaitable[int]]) -> int:
+    """Does `work` on the cluster; its exit code, or 1 with one sentence on standard error."""
+    try:
+        return asyncio.run(_run(args, work))
+    except ClusterError as error:
+        message = str(error)
+    except KubeError as error:
+        message = _refused(error)
+    except (OSError, TimeoutError, ssl.SSLError) as error:
+        said = str(error) or type(error).__name__
+        message = f"the cluster does not answer: {said}; is it up, and the context right?"
+    print(f"trail {name}: {message}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+async def _run(args: argparse.Namespace, work: Callable[[Session], Awaitable[int]]) -> int:
+    from kubernetes_asyncio import client, config
+
+    settings = client.Configuration()
+    try:
+        await config.load_kube_config(context=args.context or None, client_configuration=settings)
+        contexts, active = config.list_kube_config_contexts()
+    except (config.ConfigException, OSError, TypeError) as error:
+        raise ClusterError(f"no cluster: {error}; set KUBECONFIG or give --context") from error
+    context = next((c for c in contexts if c["name"] == args.context), active)
+    namespace = args.namespace or context.get("context", {}).get("namespace") or "default"
+    settings.retries = 1
+    kube = Kube(client.ApiClient(settings))
+    try:
+        return await work(Session(kube, namespace))
+    finally:
+        await kube.close()
+
+
+def _refused(error: KubeError) -> str:
+    if error.status == 401:
+        return f"the cluster does not know you ({error}); log in again"
+    if error.status == 403:
+        return f"you may not do that: {error}; ask for the rights or for another namespace"
+    return str(error)
+
+
+async def fetch(session: Session, where: str, what: str) -> Object:
+    """One object. Raises ClusterError where it is not there."""
+    try:
+        return await session.kube.get(where)
+    except KubeError as error:
+        if error.status == 404:
+            raise ClusterError(f"there is no {what} in namespace {session.namespace}") from error
+        raise
+
+
+async def policies(session: Session, namespace: str | None) -> list[Object]:
+    """TrailPolicies of a namespace, of all for None. Raises ClusterError where there is no such resource."""
+    try:
+        return await session.kube.all(path(names.API_VERSION, names.PLURAL, namespace))
+    except KubeError as error:
+        if error.status == 404:
+            raise ClusterError(
+                "this cluster has no TrailPolicy; install the charts trail-crds and trail first"
+            ) from error
+        raise
+
+
+async def allowed(work: Awaitable[Any], otherwise: Any) -> Any:
+    """What `work` gives, or `otherwise` where it is refused or absent: for what is good to know only."""
+    try:
+        return await work
+    except KubeError as error:
+        if error.status in (403, 404):
+            return otherwise
+        raise

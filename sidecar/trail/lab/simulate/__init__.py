@@ -1,0 +1,1 @@
+"""A vLLM engine, simulated iteration by iteration, under the policies that the real one runs."""

@@ -1,0 +1,148 @@
+"""Process 1 of the sidecar's container: `trail-supervisor [--fetch ...] -- trail sidecar`.
+
+It never ends before it is told to. A container that ends takes a pod's readiness with it, and vLLM's traffic
+with that; the sidecar behind this process may end, hang at its start or never find its predictor, and the pod
+stays ready. Standard library only: it must come up where nothing else does.
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from trail.service.fetch import FetchError, fetch_archive
+from trail.service.stop_signals import StopSignals
+
+FIRST_S, LONGEST_S, HEALTHY_S = 1.0, 60.0, 120.0
+GRACE_S = 5.0
+_POLL_S = 0.2
+
+log = logging.getLogger("trail.supervisor")
+
+
+class Backoff:
+    """Pauses between starts: 1 s, doubling up to a minute; a life of two minutes begins anew."""
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_S
+
+    def pause_s(self, lived_s: float) -> float:
+        """Seconds to wait, given how long what ended had lived."""
+        if lived_s >= HEALTHY_S:
+            self._next_s = FIRST_S
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_S)
+        return pause_s
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Keeps the command running until SIGTERM or SIGINT, which it hands on. 0 then, 2 for bad options."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s trail supervisor: %(message)s",
+    )
+    args = _parser().parse_args(argv)
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if bool(args.fetch) != bool(args.sha256) or bool(args.fetch) != bool(args.into):
+        _parser().error("--fetch, --sha256 and --into belong together")
+    if not command:
+        _parser().error("no command is given; write it after --")
+    stop = StopSignals()
+    if args.fetch and not _fetch(args.fetch, args.sha256, args.into, stop):
+        return 0
+    keep_running(command, stop)
+    return 0
+
+
+def keep_running(command: Sequence[str], stop: StopSignals) -> None:
+    """Starts `command` again whenever it ends, until `stop`; then ends it and waits for it."""
+    backoff = Backoff()
+    while not stop.is_set():
+        began_s = time.monotonic()
+        child = _start(command)
+        code = _wait(child, stop) if child is not None else None
+        if stop.is_set():
+            break
+        pause_s = backoff.pause_s(time.monotonic() - began_s)
+        if child is not None:
+            log.warning("the sidecar ended with exit code %s; again in %.0f s", code, pause_s)
+        _rest(pause_s, stop)
+
+
+def _fetch(url: str, sha256: str, into: Path, stop: StopSignals) -> bool:
+    """Fetches the predictor, as often as it takes; false where the stop came first."""
+    backoff = Backoff()
+    while not stop.is_set():
+        try:
+            fetch_archive(url, sha256, into)
+        except FetchError as error:
+            pause_s = backoff.pause_s(0.0)
+            log.warning("%s; vLLM serves first come, first served; again in %.0f s", error, pause_s)
+            _rest(pause_s, stop)
+        else:
+            return True
+    return False
+
+
+def _start(command: Sequence[str]) -> "subprocess.Popen[bytes] | None":
+    try:
+        return subprocess.Popen(list(command))
+    except OSError as error:
+        log.error("%s cannot be started: %s", command[0], error.strerror)  # noqa: TRY400 - needs no traceback
+        return None
+
+
+def _wait(child: "subprocess.Popen[bytes]", stop: StopSignals) -> int:
+    while (code := child.poll()) is None:
+        _reap_strays(child.pid)
+        if stop.wait(_POLL_S):
+            child.terminate()
+            try:
+                return child.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                return child.wait()
+    return code
+
+
+def _rest(pause_s: float, stop: StopSignals) -> None:
+    end_s = time.monotonic() + pause_s
+    while not stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
+        stop.wait(left_s)
+
+
+def _reap_strays(child: int) -> None:
+    """As process 1 it inherits what the sidecar leaves behind."""
+    if os.getpid() != 1:
+        return
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid == child:
+            return
+        os.waitpid(found.si_pid, 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trail-supervisor", description="Keeps the sidecar running; never ends before it is told to."
+    )
+    parser.add_argument(
+        "--fetch", default="", metavar="URL", help="tar archive of a predictor, fetched first"
+    )
+    parser.add_argument("--sha256", default="", metavar="DIGEST", help="of the archive")
+    parser.add_argument(
+        "--into", type=Path, default=None, metavar="DIR", help="where its contents appear, whole"
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command to keep running")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
