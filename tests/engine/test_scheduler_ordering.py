@@ -207,7 +207,7 @@ def test_nobody_who_arrives_later_than_the_bound_is_started_first(
     reserve: float,
     blocks: int,
 ) -> None:
-    spec = PolicySpec("adaptive", kappa=kappa, kv_reserve_tokens=reserve)
+    spec = PolicySpec("adaptive", c=1.0, kappa=kappa, kv_reserve_tokens=reserve)
     _, side = serve(boards(), spec, work, by_length, blocks=blocks, waits=waits)
     bound = overtake_bound(kappa, max(waits), boost_scale(10.0))
     arrived = {f"r{number}": float(step) for number, (_, _, step) in enumerate(work)}
@@ -236,7 +236,7 @@ def stock_ends(work: list[tuple[int, int, int]], blocks: int) -> dict[str, int]:
 def test_adaptive_without_a_knob_is_first_come_first_served_with_scarce_memory_too(
     boards: Callable[[], Path], work: list[tuple[int, int, int]], reserve: float, blocks: int
 ) -> None:
-    spec = PolicySpec("adaptive", kappa=0.0, kv_reserve_tokens=reserve)
+    spec = PolicySpec("adaptive", c=1.0, kappa=0.0, kv_reserve_tokens=reserve)
     served, side = serve(boards(), spec, work, by_length, blocks=blocks, waits=(50.0,))
     limited, _ = serve(
         boards(), PolicySpec("fcfs", kv_reserve_tokens=reserve), work, by_length, blocks=blocks
@@ -280,7 +280,7 @@ def test_a_shorter_request_takes_the_slot_of_a_longer_one(boards: Callable[[], P
     assert side.ordering.policy_preemptions == 1
 
 
-ADAPTIVE = PolicySpec("adaptive", kappa=math.inf, kv_reserve_tokens=-1.0)
+ADAPTIVE = PolicySpec("adaptive", c=1.0, kappa=math.inf, kv_reserve_tokens=-1.0)
 
 
 def running_then(
@@ -338,7 +338,7 @@ def test_a_class_or_a_deadline_puts_a_long_request_first(
     urgent.priority, side.allowed_s["r2"] = priority, allowed_s
     for request in (make_request(0, 4, 3), make_request(1, 4, 8), urgent):
         scheduler.add_request(request)
-    spec = PolicySpec("adaptive", kappa=0.5)
+    spec = PolicySpec("adaptive", c=1.0, kappa=0.5)
     board.publish(side, spec, by_length, wait_s=10.0)
     side.step()
     assert [request.request_id for request in scheduler.waiting] == ["r0", "r1"]

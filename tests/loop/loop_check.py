@@ -195,10 +195,17 @@ class Check:
                     seen.setdefault(int(line["at_s"]), set()).add(number)
         return max(len(who) for who in seen.values())
 
-    def end(self) -> None:
-        """What the pods were told, beside what should have come of it."""
+    def stop(self) -> None:
+        """Leaves no process behind."""
         for operator in self.operators:
             operator.kill()
+        for process in self.pods:
+            process.kill()
+            process.wait()
+        self.server.kill()
+
+    def end(self) -> None:
+        """What the pods were told, beside what should have come of it."""
         for process in self.pods:
             process.terminate()
             process.wait(30)
@@ -213,7 +220,6 @@ class Check:
         generations = [[generation for *_, generation in log] for log in told]
         self.found["generations_ascend"] = all(g == sorted(set(g)) for g in generations)
         self.found["most_turns"] = max(turns([c for _, c, _ in log]) for log in told)
-        self.server.kill()
 
 
 def engines(directory: Path, requests: int) -> list[dict[str, Any]]:
@@ -240,9 +246,14 @@ def main() -> int:
     parser.add_argument("--workloads", type=int, default=50)
     parser.add_argument("--requests", type=int, default=1500, help="of each simulated engine")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as directory:
-        document = Check(Path(directory), args.pods, args.workloads).run()
+        check = Check(Path(directory), args.pods, args.workloads)
+        try:
+            document = check.run()
+        finally:
+            check.stop()
         document["engines"] = engines(Path(directory), args.requests)
     passed = {
         "nothing moves under constant load": document["steady"]["changes"] == 0,

@@ -75,7 +75,7 @@ def test_parameters_out_of_range_are_refused() -> None:
         ("adaptive", {}),
         ("adaptive-k2", {"kappa": 2.0}),
         ("adaptive-kinf", {"kappa": math.inf}),
-        ("adaptive-c0-k0.5", {"c": 0.0, "kappa": 0.5}),
+        ("adaptive-c0.5-k0.5", {"c": 0.5, "kappa": 0.5}),
         ("adaptive-ratio3-limit2-reserve32", {
             "preempt_ratio": 3.0, "max_preemptions": 2, "kv_reserve_tokens": 32.0,
         }),
@@ -87,7 +87,7 @@ def test_parameters_out_of_range_are_refused() -> None:
 def test_adaptive_has_defaults_of_its_own_and_takes_every_parameter(
     text: str, changed: dict[str, float]
 ) -> None:
-    own = {"c": 1.0, "kv_reserve_tokens": 16.0, "kappa": 1.0, "preempt_ratio": 2.0, "max_preemptions": 1}
+    own = {"c": 0.0, "kv_reserve_tokens": 16.0, "kappa": 1.0, "preempt_ratio": 2.0, "max_preemptions": 1}
     spec = parse_policy(text)
     assert vars(spec) == {"name": "adaptive", "size": "point", **own, **changed}
     assert spec.text == text

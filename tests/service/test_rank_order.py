@@ -150,7 +150,7 @@ def test_times_that_are_none_are_named(stated: dict[str, float]) -> None:
 
 
 def test_who_gave_way_often_enough_is_not_preemptible_and_keeps_its_turn() -> None:
-    spec = PolicySpec("adaptive", max_preemptions=1)
+    spec = PolicySpec("adaptive", c=1.0, max_preemptions=1)
     gave = Candidate(id="gave", age=3, admitted=True, initial_prediction=90, preemptions=1, arrival_time_s=1)
     first = Candidate(id="first", age=3, admitted=True, initial_prediction=90)
     ranked = rank_candidates(spec, [gave, first], 1.0, wait_s=1.0)

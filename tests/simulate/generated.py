@@ -24,9 +24,10 @@ POLICIES = (
     "oracle-c0.8",
     "mlfq",
     "adaptive",
-    "adaptive-k0",
-    "adaptive-kinf",
-    "adaptive-k4-limitoff-ratio1-reserveoff",
+    "adaptive-c1",
+    "adaptive-c1-k0",
+    "adaptive-c1-kinf",
+    "adaptive-c1-k4-limitoff-ratio1-reserveoff",
 )
 
 TICKS = st.sampled_from(

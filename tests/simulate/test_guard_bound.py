@@ -24,7 +24,7 @@ class Watched(RankedOrder):
 @settings(max_examples=150, deadline=None)
 @given(
     cases(most=25, longest=80),
-    st.sampled_from(["adaptive", "adaptive-k4-c0", "adaptive-k0.5-ratio1-limitoff"]),
+    st.sampled_from(["adaptive", "adaptive-c1-k4", "adaptive-c1-k0.5-ratio1-limitoff"]),
 )
 def test_nobody_who_comes_later_than_the_bound_is_started_before(case: tuple, policy: str) -> None:
     work, config, ticks, predictions = case
@@ -46,7 +46,7 @@ def _bound(terms: Terms) -> float:
 def test_kappa_0_starts_in_order_of_arrival(case: tuple) -> None:
     work, config, ticks, predictions = case
     engine = Engine(config, work, ticks)
-    engine.run(RankedOrder(parse_policy("adaptive-k0"), engine, predictions))
+    engine.run(RankedOrder(parse_policy("adaptive-c1-k0"), engine, predictions))
     assert engine.journal.started == sorted(engine.journal.started)
 
 

@@ -112,7 +112,7 @@ class Law:
     """Preemptions after which it is known what the prefix cache keeps."""
     memory: float = 100.0
     """Preemptions over which what the prefix cache keeps is averaged."""
-    smoothing_s: float = 60.0
+    smoothing_s: float = 20.0
     settle: int = 5
     """Decisions after a broken bound until its effect can be seen."""
     patience: int = 30

@@ -23,7 +23,7 @@ _PLAIN = {
     "size": "point",
 }
 _DEFAULTS = {
-    "adaptive": {**_PLAIN, "c": 1.0, "kv_reserve_tokens": 16.0, "preempt_ratio": 2.0, "max_preemptions": 1}
+    "adaptive": {**_PLAIN, "c": 0.0, "kv_reserve_tokens": 16.0, "preempt_ratio": 2.0, "max_preemptions": 1}
 }
 
 _NAME = re.compile(rf"^({'|'.join(sorted(POLICY_NAMES, key=len, reverse=True))})(-.*)?$")
