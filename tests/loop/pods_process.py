@@ -48,7 +48,7 @@ def main() -> int:
         for workload, plant in plants.items()
         for i in range(args.pods)
     ]
-    liar = Pod(args.url, args.liar, "liar", Plant(1e4, 1e7), interval_s=args.interval) if args.liar else None
+    liar = Pod(args.url, args.liar, "liar", Plant(1e3, 1e5), interval_s=args.interval) if args.liar else None
 
     def step(*_: object) -> None:
         for plant in plants.values():

@@ -177,6 +177,14 @@ def test_a_broken_bound_on_pauses_lowers_c_until_it_holds() -> None:
     assert sum(4.0 * d.c > 1.0 for d in made[100:]) / 300 < 0.1
 
 
+def test_a_budget_that_broke_is_forgotten_when_recomputation_is_cheap_again() -> None:
+    objective = Objective(recompute_budget=0.02)
+    dear = run(plant(0.5, 400, 200, 1.0), 200, objective)
+    assert dear[-1].state.ceiling < 1.0
+    cheap = run(plant(0.0005, 400, 200, 1.0), 100, objective, dear[-1].state)
+    assert cheap[-1].c == 1.0
+
+
 def test_without_a_known_cost_c_goes_to_its_start() -> None:
     unknown = plant(math.nan, 200, 200, 1.0)
     for c in (0.0, 1.0):

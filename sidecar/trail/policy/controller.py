@@ -23,7 +23,8 @@ What is guaranteed, whatever the pressures:
   once, and once more each time that the free memory has doubled since.
 - A broken bound (share of recomputation, pause between tokens) lowers c by a level and keeps it there. It
   goes back after a calm time under load, and waits twice as long each time that the bound breaks again:
-  under constant load the number of turns grows with the logarithm of time.
+  under constant load the number of turns grows with the logarithm of time. (What broke for recomputation is
+  forgotten at once when preemptions cost half as much as then.)
 """
 
 import math
@@ -31,6 +32,7 @@ from dataclasses import dataclass, replace
 
 LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Values that c takes: the benefit grows with the logarithm of c, about."""
+_LEAST_COST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class ControllerState:
     known_free_blocks: float = 0.0
     """Free blocks when what is known of the prefix cache was learnt."""
     ceiling: float = 1.0
+    broken_price: float = math.nan
+    """Price of a preemption when recomputation broke its bound."""
     since_break: int = 0
     calm: int = 0
     patience: int = 0
@@ -242,7 +246,7 @@ def _observe(pressure: Pressure, state: ControllerState, law: Law) -> Controller
             return old
         return old + gain * (new - old) if math.isfinite(old) else new
 
-    cost = smooth(state.recompute_cost, pressure.recompute_cost)
+    cost = _geometric(state.recompute_cost, pressure.recompute_cost, gain)
     spent = _finite(cost) * max(_finite(pressure.recomputed_s), 0.0)
     worked = spent + max(_finite(pressure.generated_s), 0.0)
     return replace(
@@ -282,9 +286,10 @@ def _guard(
     pressure: Pressure, state: ControllerState, objective: Objective, law: Law
 ) -> tuple[ControllerState, str]:
     """The state with its ceiling up to date, and the broken bound for which c must go down, if any."""
-    broken = ""
+    broken, at_price = "", math.nan
     if state.recompute_share > objective.recompute_budget:
         broken = f"recomputation takes {state.recompute_share:.0%} of the engine's time"
+        at_price = price(state.c, state, law)
     elif pressure.gap_s > objective.gap_bound_s:
         broken = f"a request paused {pressure.gap_s:.3g} s between two tokens"
     state = replace(state, since_break=state.since_break + 1)
@@ -294,11 +299,14 @@ def _guard(
             return replace(state, calm=0), ""
         ceiling = ladder[max(_nearest(ladder, state.c) - 1, 0)]
         patience = min(2 * max(state.patience, 1), 1 << 30)
-        return replace(state, ceiling=ceiling, since_break=0, calm=0, patience=patience), broken
+        broke = replace(state, ceiling=ceiling, since_break=0, calm=0, patience=patience)
+        return replace(broke, broken_price=at_price), broken
+    above = next((level for level in ladder if level > state.ceiling), 1.0)
+    if state.ceiling < 1.0 and price(above, state, law) < state.broken_price / 2:
+        return replace(state, ceiling=1.0, calm=0, patience=law.patience, broken_price=math.nan), ""
     calm = state.calm + (pressure.waiting > 0)
     if state.ceiling < 1.0 and calm >= state.patience:
-        ceiling = next((level for level in ladder if level > state.ceiling), 1.0)
-        return replace(state, ceiling=ceiling, calm=0), ""
+        return replace(state, ceiling=above, calm=0), ""
     return replace(state, calm=calm), ""
 
 
@@ -314,6 +322,14 @@ def _below(ladder: tuple[float, ...], ceiling: float, least: int) -> int:
 
 def _nearest(ladder: tuple[float, ...], c: float) -> int:
     return min(range(len(ladder)), key=lambda i: abs(ladder[i] - c))
+
+
+def _geometric(old: float, new: float, gain: float) -> float:
+    """A ratio smoothed in its logarithm, so that it falls as soon as it rises; `old` where `new` is none."""
+    if not (math.isfinite(new) and new >= 0):
+        return old
+    new = max(new, _LEAST_COST)
+    return float(old ** (1.0 - gain) * new**gain) if math.isfinite(old) else new
 
 
 def _finite(value: float) -> float:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -124,6 +125,7 @@ class Sidecar:
         self._serve_metrics()
         self._load()
         self._start_loop()
+        self._link_to_redis()
 
     def wait(self, stop: Stop) -> None:
         """Keeps health up to date until `stop`."""
@@ -284,6 +286,29 @@ class Sidecar:
             prompts.start()
             self._closers.append(lambda: prompts.stop(0.3))
         log.info("policy %s, directory %s", policy_label(self.config.policy), self.config.directory)
+
+    def _link_to_redis(self) -> None:
+        if self.config.redis is None:
+            return
+        try:
+            from trail.service.pressure import PressureMeter
+            from trail.service.redis_link import LinkCollector, RedisLink
+        except ImportError as error:
+            log.error("c is not tuned: %s; install trail-serving[sidecar]", error)  # noqa: TRY400 - says it all
+            return
+        meter = PressureMeter(self.lanes.values(), self.policy, lambda: link.generation)
+        link = RedisLink(
+            self.config.redis,
+            report=meter.report,
+            sample=meter.sample,
+            apply=lambda record: self._set_c(record.c),
+        )
+        self.telemetry.metrics.registry.register(LinkCollector(link))
+        link.start()
+        self._closers.append(link.stop)
+
+    def _set_c(self, c: float) -> None:
+        self.policy.set(replace(self.policy.current[0], c=c))
 
     def _ranking(self) -> RankingService:
         return RankingService(self.policy, lambda: self.mean.value, self._pace)
