@@ -135,6 +135,7 @@ def test_a_sidecar_that_stops_reading_loses_the_stream_and_is_told_all_again(
     server = Server(socket)
     assert wait_until(lambda: stream.wants_resend)
     stream.resend([])
+    assert wait_until(lambda: server.hellos() == 1)
     server.reading.clear()
     long_prompt = started(0)._replace(prompt_token_ids=list(range(60_000)))
     for _ in range(2_000):
