@@ -32,8 +32,17 @@ def test_arms_are_told_apart_on_light_and_dark_cards() -> None:
 
 
 def test_an_arm_keeps_its_hue_whatever_is_beside_it() -> None:
-    for name in ("fcfs", "sjf", "trail-prompt", "oracle-c0"):
+    for name in ("fcfs", "sjf", "trail-prompt", "oracle-c0", "mlfq"):
         assert arm_styles([name])[name].light == arm_styles([*ARMS, name])[name].light
+
+
+def test_arms_of_one_policy_are_told_apart_by_their_parameters() -> None:
+    for family in ("trail-c", "adaptive-k"):
+        styles = arm_styles([f"{family}{value}" for value in (0, 0.5, 2)]).values()
+        assert len({s.light for s in styles}) == len({s.dark for s in styles}) == 3
+        for style in styles:
+            assert contrast(style.light, "#ffffff") > 2.2
+            assert contrast(style.dark, "#1b1f24") > 2.2
 
 
 def test_the_page_refers_to_nothing_outside_itself_and_has_no_script() -> None:

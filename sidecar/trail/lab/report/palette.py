@@ -10,11 +10,16 @@ _FIXED = {
     "fcfs": ("#5f6672", "#a3abb8"),
     "sjf": ("#b45f06", "#f0a33f"),
     "trail-prompt": ("#8a3ea8", "#cf90e6"),
+    "mlfq": ("#7a6a00", "#d9c84a"),
+    "oracle": ("#187a4f", "#58c790"),
 }
-_ORACLE = ("#187a4f", "#58c790")
-# From little to much preemption (c from 0 to 1): light to dark on paper, dark to light on a dark page.
-_TRAIL = (((127, 170, 235), (16, 62, 150)), ((62, 108, 190), (170, 205, 255)))
-_DASHES = {"fcfs": (4.0, 2.0), "oracle": (1.2, 1.6), "sjf": (6.0, 1.5, 1.2, 1.5)}
+# Of families with a parameter, in the order in which their arms are named (c from 0 to 1): light to dark on
+# paper, dark to light on a dark page.
+_RAMPS = {
+    "trail": (((127, 170, 235), (16, 62, 150)), ((62, 108, 190), (170, 205, 255))),
+    "adaptive": (((226, 130, 130), (140, 20, 40)), ((190, 80, 90), (255, 190, 190))),
+}
+_DASHES = {"fcfs": (4.0, 2.0), "oracle": (1.2, 1.6), "sjf": (6.0, 1.5, 1.2, 1.5), "mlfq": (3.0, 1.2)}
 
 INK, GRID = "#010203", "#010204"
 _MARKER = "#0a00{:02x}"
@@ -34,14 +39,14 @@ class ArmStyle:
 
 def arm_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
     """A style for every arm; an arm keeps its hue whichever others are beside it."""
-    ramp = [n for n in names if _family(n) == "trail"]
     styles = {}
     for i, name in enumerate(names):
         family = _family(name)
-        if family == "trail":
-            light, dark = (_between(ends, ramp.index(name), len(ramp)) for ends in _TRAIL)
+        if family in _RAMPS:
+            alike = [n for n in names if _family(n) == family]
+            light, dark = (_between(ends, alike.index(name), len(alike)) for ends in _RAMPS[family])
         else:
-            light, dark = _FIXED.get(family, _ORACLE)
+            light, dark = _FIXED[family]
         styles[name] = ArmStyle(name, light, dark, _MARKER.format(i), f"--arm-{i}", _DASHES.get(family))
     return styles
 
@@ -55,10 +60,9 @@ def to_css_colours(svg: str, styles: Sequence[ArmStyle]) -> str:
 
 
 def _family(name: str) -> str:
-    for family in ("trail-prompt", "oracle", "trail"):
-        if name == family or name.startswith(f"{family}-c"):
-            return family
-    return name
+    """The policy that an arm's name begins with; results of other versions may have other names."""
+    known = ("trail-prompt", *_RAMPS, *_FIXED)
+    return next((f for f in known if name == f or name.startswith(f"{f}-")), "oracle")
 
 
 def _between(ends: tuple[tuple[int, int, int], tuple[int, int, int]], place: int, places: int) -> str:
