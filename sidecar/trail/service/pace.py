@@ -10,7 +10,8 @@ LOOK_NS = 100_000_000
 MOVED = 0.05
 """A value is stated anew when it has moved by more than this share: each statement is an update of the board,
 after which the engine puts its queue in order."""
-_LEAST_S = 1e-3
+LEAST_S = 1e-3
+"""Queues shorter than this are none."""
 _MEMORY_STEPS = 50.0
 
 
@@ -37,7 +38,7 @@ class Pace:
         """Takes what is predicted of waiting requests and the total of generated tokens, at `now_ns`."""
         self._looked_ns = now_ns
         wait_s = self._guard.observe(now_ns / 1e9, queued_tokens, generated_tokens)
-        self.wait_s = _stated(self.wait_s, wait_s if wait_s >= _LEAST_S else 0.0)
+        self.wait_s = _stated(self.wait_s, wait_s if wait_s >= LEAST_S else 0.0)
         self.token_s = _stated(self.token_s, self._step_s)
 
     def stepped(self, steps: npt.NDArray[np.int64], times_ns: npt.NDArray[np.int64]) -> None:

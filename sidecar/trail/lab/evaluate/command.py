@@ -32,9 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Exit code 0; 2 with one sentence where the input cannot be judged."""
     from trail.lab.evaluate.draw import DrawError
     from trail.lab.evaluate.job import EvaluationJob
-    from trail.lab.evaluate.report import write_results
+    from trail.lab.evaluate.report import render
     from trail.lab.evaluate.table import print_arms
     from trail.lab.recording import RecordingError
+    from trail.lab.report.page import write_results
     from trail.predict.manifest import ArtefactError
 
     if args.floor and args.model is None:
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             document = job.run(stages)
     except (RecordingError, ArtefactError, DrawError, OSError, ValueError) as error:
         return _refuse(str(error))
-    write_results(document, args.out / "evaluation.json", args.out / "report.html")
+    write_results(document, args.out / "evaluation.json", args.out / "report.html", render)
     print_arms(console, document)
     console.print(f"written: {args.out / 'evaluation.json'} and {args.out / 'report.html'}")
     return 0

@@ -1,14 +1,10 @@
 """The evaluation's document to one HTML page."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from trail.lab.bench.results import write_json, write_text
 from trail.lab.evaluate import figures
 from trail.lab.evaluate.palette import arm_styles, series_styles
 from trail.lab.evaluate.table import AGREEMENT, ERRORS, shown_columns
@@ -24,13 +20,7 @@ from trail.lab.evaluate.wording import (
     speed_series,
     tokens_text,
 )
-
-
-def write_results(document: Mapping[str, Any], json_file: Path, html_file: Path) -> None:
-    """Write the document and its page, each whole or not at all. Raises OSError."""
-    write_json(json_file, document)
-    # The page shows what was written, whatever JSON makes of it.
-    write_text(html_file, render(json.loads(json_file.read_text(encoding="utf-8"))))
+from trail.lab.report.page import environment
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -52,18 +42,9 @@ def render(document: Mapping[str, Any]) -> str:
         "layers": figures.layer_sweep(document["layers"]),
         "speed": figures.speed(series, document["step_ms"], lines),
     }
-    environment = jinja2.Environment(
-        # The stylesheet is the benchmark report's.
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(f"trail.lab.{part}", "templates") for part in ("evaluate", "report")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["setting"] = _setting_text
-    return environment.get_template("evaluation.html.j2").render(
+    templates = environment("evaluate")
+    templates.filters["setting"] = _setting_text
+    return templates.get_template("evaluation.html.j2").render(
         d=document,
         model_name=document["model"].rstrip("/").rsplit("/", 1)[-1],
         headline=headline(document),

@@ -25,12 +25,13 @@ from trail.lab.evaluate.arms import ARMS, Predictor
 from trail.lab.evaluate.draw import draw
 from trail.lab.evaluate.evaluation import Pair, evaluate, held_out_set
 from trail.lab.evaluate.job import draw_floor, fit_paper, stop_tokens
-from trail.lab.evaluate.report import write_results
+from trail.lab.evaluate.report import render
 from trail.lab.evaluate.speed import measure_speed
 from trail.lab.evaluate.table import print_arms
 from trail.lab.fitting import Corpus, Split, fit
 from trail.lab.launch import run_to_end
 from trail.lab.recording import Recording
+from trail.lab.report.page import write_results
 from trail.lab.stages import Stages, shown
 from trail.lab.train.job import recorded_corpus
 from trail.predict.recipes import DEFAULT
@@ -201,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             console.print("interrupted; recordings that are complete are kept")
             return 130
-        write_results(document, args.out / f"{name}.json", args.out / f"{name}.html")
+        write_results(document, args.out / f"{name}.json", args.out / f"{name}.html", render)
         print_arms(console, document)
         console.print(f"written: {args.out / name}.json and {args.out / name}.html")
     return 0

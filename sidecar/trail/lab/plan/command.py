@@ -58,13 +58,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 2 with one sentence where the input cannot be used."""
-    from trail.lab.plan.report import write_results
+    from trail.lab.plan.report import render
     from trail.lab.plan.table import print_plan
+    from trail.lab.report.page import write_results
 
     try:
         document = _plan(args)
         args.out.mkdir(parents=True, exist_ok=True)
-        write_results(document, args.out / "plan.json", args.out / "plan.html")
+        write_results(document, args.out / "plan.json", args.out / "plan.html", render)
     except (OSError, ValueError) as error:
         print(f"trail plan: {error}", file=sys.stderr)
         return 2

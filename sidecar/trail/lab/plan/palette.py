@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trail.lab.report.palette import ArmStyle, arm_styles
+from trail.lab.report.palette import ArmStyle, arm_styles, between
 
 # From little to much preemption: light to dark on paper, dark to light on a dark page.
 _SHADES = {
@@ -19,10 +19,5 @@ def policy_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
         members = [name for name in names if name == family or name.startswith(f"{family}-c")]
         for place, name in enumerate(members if len(members) > 1 else []):
             share = place / (len(members) - 1)
-            styles[name] = replace(styles[name], light=_between(light, share), dark=_between(dark, share))
+            styles[name] = replace(styles[name], light=between(light, share), dark=between(dark, share))
     return styles
-
-
-def _between(ends: tuple[tuple[int, int, int], tuple[int, int, int]], share: float) -> str:
-    mixed = (round(a + share * (b - a)) for a, b in zip(*ends, strict=True))
-    return "#" + "".join(f"{value:02x}" for value in mixed)

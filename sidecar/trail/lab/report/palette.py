@@ -44,7 +44,8 @@ def arm_styles(names: Sequence[str]) -> dict[str, ArmStyle]:
         family = _family(name)
         if family in _RAMPS:
             alike = [n for n in names if _family(n) == family]
-            light, dark = (_between(ends, alike.index(name), len(alike)) for ends in _RAMPS[family])
+            share = 0.7 if len(alike) == 1 else alike.index(name) / (len(alike) - 1)
+            light, dark = (between(ends, share) for ends in _RAMPS[family])
         else:
             light, dark = _FIXED[family]
         styles[name] = ArmStyle(name, light, dark, _MARKER.format(i), f"--arm-{i}", _DASHES.get(family))
@@ -65,7 +66,7 @@ def _family(name: str) -> str:
     return next((f for f in known if name == f or name.startswith(f"{f}-")), "oracle")
 
 
-def _between(ends: tuple[tuple[int, int, int], tuple[int, int, int]], place: int, places: int) -> str:
-    share = 0.7 if places == 1 else place / (places - 1)
+def between(ends: tuple[tuple[int, int, int], tuple[int, int, int]], share: float) -> str:
+    """The colour at `share` of the way from the first to the second, as `#rrggbb`."""
     mixed = (round(a + share * (b - a)) for a, b in zip(*ends, strict=True))
     return "#" + "".join(f"{value:02x}" for value in mixed)

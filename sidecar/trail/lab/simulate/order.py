@@ -19,14 +19,10 @@ from trail.policy import decide
 from trail.policy.guard import Guard
 from trail.policy.order import Terms, ranks
 from trail.policy.spec import PolicySpec
+from trail.service.pace import LEAST_S, LOOK_NS, MOVED
 
 MAX_MEMORY_VICTIMS = 4
 """As in the engine: requests preempted in one step, at most, to make room for the head of the queue."""
-OBSERVE_S = 0.1
-"""Simulated seconds between two looks of the guard at a queue that stands, as in `service.pace`."""
-MOVED = 0.05
-"""Share by which W has moved when the terms are stated anew, as there."""
-_LEAST_S = 1e-3
 
 _NO_DEADLINE = np.array(np.inf)
 _NO_PRIORITY = np.array(0.0)
@@ -125,7 +121,7 @@ class RankedOrder:
 
     The board shows a new request's prediction at once, a refined one `prediction_lag` steps after the step
     whose hidden states it was made from; while a request waits the board catches up. While requests
-    wait, the guard looks at the queue every `OBSERVE_S`, and once when nobody waits any more.
+    wait, the guard looks at the queue every `pace.LOOK_NS`, and once when nobody waits any more.
     """
 
     def __init__(self, spec: PolicySpec, engine: Engine, predictions: Predictions) -> None:
@@ -239,14 +235,14 @@ class RankedOrder:
         if queued:
             if engine.now < self._observe_at:
                 return
-            self._observe_at = engine.now + round(OBSERVE_S * TICKS_PER_S)
+            self._observe_at = engine.now + round(LOOK_NS / 1e9 * TICKS_PER_S)
         elif not self._guard_saw_queue:
             return
         self._guard_saw_queue = queued
         now_s = engine.now / TICKS_PER_S
         tokens = self._queued_tokens if queued else 0.0
         wait_s = self._guard.observe(now_s, tokens, float(engine.journal.count.generated_tokens))
-        wait_s = wait_s if wait_s >= _LEAST_S else 0.0
+        wait_s = wait_s if wait_s >= LEAST_S else 0.0
         if abs(wait_s - self._terms.wait_s) <= MOVED * self._terms.wait_s:
             return
         self._terms = Terms.of(
