@@ -11,6 +11,7 @@ from trail.policy.gittins import gittins_index
 from trail.policy.order import Terms
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
+from trail.service.calm import Calm
 from trail.service.courtesy import Courtesy
 from trail.service.events import Event, Finished, Hello, Load, Started, StreamEnded
 from trail.service.logs import get_logger
@@ -87,7 +88,9 @@ class EngineLane:
         self._clock = clock
         self._courtesy = Courtesy()
         self._delays = DelayMeter()
+        self._calm = Calm()
         self._opened: set[int] = set()
+        self._unpredicted: dict[int, tuple[int, ...]] = {}
         self._header: BoardHeader | None = None
         self._beat_ns: int | None = None
 
@@ -101,8 +104,19 @@ class EngineLane:
         """Whether the board tells the engine to order its requests."""
         return self._policy.current[0].orders and self.problem is None
 
-    def apply(self, event: Event, session: int) -> bool:
-        """Takes one event of the stream `session`; True when the request needs a prompt prediction.
+    @property
+    def calm(self) -> bool:
+        """Whether nobody waits for this engine, so that nothing depends on how soon predictions are made."""
+        return self._calm.look(
+            self._clock(),
+            open_requests=len(self.tracker),
+            slots=self.hello.max_running if self.hello is not None else 0,
+            waiting=self.load.waiting,
+            kv_usage=self.load.kv_usage,
+        )
+
+    def apply(self, event: Event, session: int) -> None:
+        """Takes one event of the stream `session`.
 
         Events of another stream than the latest that said hello are ignored. Raises ValueError for a
         request that no board row can hold.
@@ -110,10 +124,11 @@ class EngineLane:
         if isinstance(event, Hello):
             self._greet(event, session)
         elif session != self.session:
-            return False
+            return
         elif isinstance(event, Started):
-            return self._start(event)
+            self._start(event)
         elif isinstance(event, Finished):
+            self._unpredicted.pop(event.key, None)
             outcome = self.tracker.finish(event)
             if outcome is not None:
                 self._telemetry.metrics.observe_outcome(self.engine, outcome)
@@ -123,7 +138,20 @@ class EngineLane:
             self.load = event
         elif isinstance(event, StreamEnded):
             self._orphaned_ns = self._clock()
-        return False
+
+    def claim_prompts(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Keys and token ids of requests that want a prompt prediction, each once; none while all is calm.
+
+        A request of which the probe has seen the prompt by then keeps the probe's prediction.
+        """
+        if not self._unpredicted or self.calm:
+            return []
+        tracker = self.tracker
+        slots = tracker.slots_of(self._unpredicted)
+        without = (slots >= 0) & (tracker.source[slots] == Source.NONE)
+        claimed = [item for item, wanted in zip(self._unpredicted.items(), without, strict=True) if wanted]
+        self._unpredicted.clear()
+        return claimed
 
     def step(self) -> bool:
         """Reads what the ring holds, predicts, publishes what changed, and beats; True when frames came."""
@@ -169,7 +197,7 @@ class EngineLane:
     def _greet(self, hello: Hello, session: int) -> None:
         self.session = session
         self._orphaned_ns = None
-        self.tracker.clear()
+        self._clear()
         self.hello = hello
         self.problem = self._mismatch(hello)
         if self.problem is None:
@@ -195,12 +223,13 @@ class EngineLane:
             )
         return None
 
-    def _start(self, event: Started) -> bool:
+    def _start(self, event: Started) -> None:
         longest = self.hello.max_model_len - len(event.prompt_token_ids) if self.hello is not None else 0
         opened = self.tracker.start(event, limit_tokens=max(longest, 0))
         if opened:
             self._opened.add(event.key)
-        return opened and self.tracker.source[event.slot] == Source.NONE
+            if self.tracker.source[event.slot] == Source.NONE:
+                self._unpredicted[event.key] = event.prompt_token_ids
 
     def _drop_orphans(self, now_ns: int) -> None:
         if self._orphaned_ns is None or now_ns - self._orphaned_ns < self._orphan_timeout_ns:
@@ -208,7 +237,11 @@ class EngineLane:
         self._orphaned_ns = None
         if len(self.tracker):
             log.warning("engine %d did not come back: %d requests dropped", self.engine, len(self.tracker))
+        self._clear()
+
+    def _clear(self) -> None:
         self.tracker.clear()
+        self._unpredicted.clear()
 
     def _predict(self, frames: list[Frame], now_ns: int) -> None:
         opened, self._opened = self._opened, set()
