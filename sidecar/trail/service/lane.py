@@ -12,7 +12,8 @@ from trail.policy.order import Terms
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
 from trail.service.courtesy import Courtesy
-from trail.service.events import Event, Finished, Hello, Load, Started, StreamEnded
+from trail.service.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
+from trail.service.lives import Lives
 from trail.service.logs import get_logger
 from trail.service.metrics import Metrics
 from trail.service.pace import Pace
@@ -67,6 +68,7 @@ class EngineLane:
     ) -> None:
         self.engine = engine
         self.tracker = RequestTracker(board.capacity, bins, mean)
+        self.lives = Lives(engine, self.tracker, clock)
         self.pending = PendingRows()
         self.counters = PredictionCounters()
         self.pace = Pace()
@@ -113,12 +115,17 @@ class EngineLane:
             return False
         elif isinstance(event, Started):
             return self._start(event)
+        elif isinstance(event, Changed):
+            self.lives.change(event)
+        elif isinstance(event, Clocks):
+            self.lives.clocks(event)
         elif isinstance(event, Finished):
             outcome = self.tracker.finish(event)
             if outcome is not None:
                 self._telemetry.metrics.observe_outcome(self.engine, outcome)
                 spec, generation = self._policy.current
                 self._telemetry.stats.finished(self.engine, policy_label(spec), generation, outcome)
+                self.lives.end(event, outcome, spec, generation)
         elif isinstance(event, Load):
             self.load = event
         elif isinstance(event, StreamEnded):
@@ -169,7 +176,7 @@ class EngineLane:
     def _greet(self, hello: Hello, session: int) -> None:
         self.session = session
         self._orphaned_ns = None
-        self.tracker.clear()
+        self._forget()
         self.hello = hello
         self.problem = self._mismatch(hello)
         if self.problem is None:
@@ -200,6 +207,7 @@ class EngineLane:
         opened = self.tracker.start(event, limit_tokens=max(longest, 0))
         if opened:
             self._opened.add(event.key)
+            self.lives.start(event)
         return opened and self.tracker.source[event.slot] == Source.NONE
 
     def _drop_orphans(self, now_ns: int) -> None:
@@ -208,7 +216,11 @@ class EngineLane:
         self._orphaned_ns = None
         if len(self.tracker):
             log.warning("engine %d did not come back: %d requests dropped", self.engine, len(self.tracker))
+        self._forget()
+
+    def _forget(self) -> None:
         self.tracker.clear()
+        self.lives.clear()
 
     def _predict(self, frames: list[Frame], now_ns: int) -> None:
         opened, self._opened = self._opened, set()
@@ -244,9 +256,11 @@ class EngineLane:
             tracker.dirty[tracker.open_slots()] = True
         slots = np.flatnonzero(tracker.dirty)
         if len(slots) or header != self._header:
-            self._board.publish(slots, board_rows(spec, tracker, slots, self._gittins(spec, slots)), header)
+            rows = board_rows(spec, tracker, slots, self._gittins(spec, slots))
+            self._board.publish(slots, rows, header)
             tracker.dirty[slots] = False
             self._header = header
+            self.lives.published(slots, rows, spec)
         self.beat()
 
     def _terms(self, spec: PolicySpec) -> Terms:
