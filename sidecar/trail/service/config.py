@@ -23,6 +23,8 @@ ENV_METRICS_PORT = "TRAIL_METRICS_PORT"
 """Port of the metrics endpoint; 0: the system chooses; negative: no endpoint."""
 ENV_RANK_ADDRESS = "TRAIL_RANK_ADDRESS"
 """`host:port` of the read-only TCP server (Ranking and health); empty: none."""
+ENV_QUALITY = "TRAIL_QUALITY"
+"""Whether anything follows from the judging of predictions: one of QUALITY_MODES."""
 ENV_THREADS = "TRAIL_THREADS"
 """Threads of one prediction batch."""
 ENV_REDIS_URL = "TRAIL_REDIS_URL"
@@ -33,6 +35,7 @@ ENV_POD = "TRAIL_POD_NAME"
 """Name of this pod in Redis."""
 
 DEFAULT_METRICS_PORT = 9464
+QUALITY_MODES = ("act", "watch")
 UNIX_PATH_LIMIT = 107  # sun_path of Linux, without the closing zero
 
 
@@ -48,6 +51,7 @@ class SidecarConfig:
     ring_slots: int = 64
     ring_rows_per_frame: int = 64
     threads: int = 1
+    quality: str = "act"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = DEFAULT_METRICS_PORT
     rank_address: str = ""
@@ -59,6 +63,8 @@ class SidecarConfig:
         for name in ("engines", "board_rows", "ring_slots", "ring_rows_per_frame", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.quality not in QUALITY_MODES:
+            raise ValueError(f"quality must be one of {', '.join(QUALITY_MODES)}, got {self.quality!r}")
         if self.metrics_port > 65535:
             raise ValueError(f"metrics-port must be at most 65535, got {self.metrics_port}")
         if not self.orphan_timeout_s > 0:
@@ -93,6 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="engine cores, that is vLLM's data-parallel size (%(default)s)")  # fmt: skip
     add("--threads", type=int, default=environ.get(ENV_THREADS, "1"), metavar="N",
         help="threads of one prediction batch (%(default)s)")  # fmt: skip
+    add("--quality", default=environ.get(ENV_QUALITY, "act"), metavar="MODE",
+        help="act: correct predictions by how long requests really were, and fall back where they are worse"
+        " than none; watch: only say so (%(default)s)")  # fmt: skip
     add("--metrics-host", default=environ.get(ENV_METRICS_HOST, "127.0.0.1"), metavar="HOST",
         help="address of the metrics endpoint (%(default)s)")  # fmt: skip
     add("--metrics-port", type=int, default=environ.get(ENV_METRICS_PORT, str(DEFAULT_METRICS_PORT)),
@@ -124,6 +133,7 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         engines=args.engines,
         ring_slots=args.ring_slots,
         threads=args.threads,
+        quality=args.quality,
         metrics_host=args.metrics_host,
         metrics_port=args.metrics_port,
         rank_address=args.rank_address,

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from prometheus_client import start_http_server
 
 from trail.predict.manifest import Manifest, read_manifest
+from trail.predict.quality import Quality
 from trail.predict.refine import Refiner
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
@@ -27,6 +28,7 @@ from trail.service.metrics import Metrics, StateCollector
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import Predictor
 from trail.service.prompting import PromptPredictorLike, PromptWorker
+from trail.service.quality import QualityMonitor
 from trail.service.server import (
     ControlService,
     Health,
@@ -101,6 +103,12 @@ class Sidecar:
         self.policy = PolicyBox(config.policy)
         self.telemetry = Telemetry(Metrics(), RunStats())
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
+        self.quality = QualityMonitor(
+            Quality(self.manifest) if self.manifest is not None else None,
+            has_prompt=self.manifest is not None and self.manifest.has_prompt,
+            acts=config.quality == "act",
+            on_failure=self.telemetry.metrics.failures.labels(part="quality").inc,
+        )
         self.health = Health()
         self.inbox = Inbox()
         self.lanes: dict[int, EngineLane] = {}
@@ -120,6 +128,8 @@ class Sidecar:
         gc.disable()
         self._closers.append(DirectoryLock(self.config.directory).release)
         self._make_lanes()
+        self.quality.start()
+        self._closers.append(lambda: self.quality.stop(0.3))
         self._serve_unix()
         self._serve_tcp()
         self._serve_metrics()
@@ -170,6 +180,7 @@ class Sidecar:
                 policy=self.policy,
                 telemetry=self.telemetry,
                 epoch=epoch,
+                quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
         self.telemetry.metrics.registry.register(
