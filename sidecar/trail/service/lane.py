@@ -113,6 +113,11 @@ class EngineLane:
         """What requests are ranked by, as the quality of predictions stands."""
         return self._quality.basis(self._policy.current[0], self._found.standing)
 
+    @property
+    def beat_ns(self) -> int | None:
+        """When it last told the engine that predictions are being made (CLOCK_MONOTONIC), None before."""
+        return self._beat_ns
+
     def apply(self, event: Event, session: int) -> bool:
         """Takes one event of the stream `session`; True when the request needs a prompt prediction.
 
