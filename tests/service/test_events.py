@@ -4,8 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from service_kit import started
 
-from trail.service.events import Finished, Load, Started, from_message
+from trail.service.events import Changed, Clocks, Finished, Load, Started, from_message
+from trail.service.life import Passage
 from trail.service.prompting import PromptJob
+from trail.wire.changes import Cause, Change
 from trail.wire.v1 import trail_pb2
 
 
@@ -96,6 +98,65 @@ def test_every_field_arrives() -> None:
 def test_an_engine_that_does_not_say_whether_it_caches_prefixes_is_not_taken_to_say_no() -> None:
     (hello,) = from_message(trail_pb2.EngineEvents(hello=trail_pb2.Hello(engine=0)))
     assert hello.prefix_caching is None  # type: ignore[union-attr]  # it is hello
+
+
+def changed(*items: tuple[int, Change]) -> list[trail_pb2.RequestChanged]:
+    return [trail_pb2.RequestChanged(key=key, change=int(change)) for key, change in items]
+
+
+def test_a_request_changes_between_its_start_and_its_end() -> None:
+    whole = message([(2, 5), (3, 6)], [(1, 5), (2, 5)])
+    whole.changed.extend(
+        changed((1, Change.RESUMED), (9, Change.ADMITTED), (3, Change.ADMITTED), (2, Change.ADMITTED),
+                (1, Change.FIRST_TOKEN), (2, Change.FIRST_TOKEN))
+    )  # fmt: skip
+    told = [(type(e).__name__, e.key, getattr(e, "change", None)) for e in from_message(whole)]  # type: ignore[union-attr]  # none of the others is there
+    for key in (1, 2, 3):
+        mine = [kind for kind, of, _ in told if of == key]
+        assert mine == sorted(mine, key=["Started", "Changed", "Finished"].index)
+    assert [c for _, key, c in told if key == 1 and c] == [Change.RESUMED, Change.FIRST_TOKEN]
+    assert [c for _, key, c in told if key == 2 and c] == [Change.ADMITTED, Change.FIRST_TOKEN]
+    assert len(told) == 4 + 6
+
+
+def test_every_field_of_a_change_arrives_and_an_unknown_one_is_left_out() -> None:
+    whole = trail_pb2.EngineEvents(
+        changed=[
+            trail_pb2.RequestChanged(
+                key=5, change=trail_pb2.CHANGE_PREEMPTED, time_ns=10**15, age=7,
+                cause=trail_pb2.CAUSE_SLOT, other=9, rank=0.0,
+            ),
+            trail_pb2.RequestChanged(key=5, change=77),
+            trail_pb2.RequestChanged(key=5, change=trail_pb2.CHANGE_DENIED, cause=77),
+        ],
+        monotonic_ns=10**15,
+        wall_ns=17 * 10**17,
+    )  # fmt: skip
+    assert list(from_message(whole)) == [
+        Clocks(10**15, 17 * 10**17),
+        Changed(5, Change.PREEMPTED, 10**15, 7, Cause.SLOT, 9, 0.0),
+        Changed(5, Change.DENIED, 0),
+    ]
+
+
+def test_a_passage_arrives_and_an_older_engines_lack_of_one_shows() -> None:
+    passage = trail_pb2.Passage(
+        queued_ns=1, admitted_ns=2, first_token_ns=3, ended_ns=4, waited_ns=5, policy_preemptions=6,
+        memory_preemptions=7, granted=8, denied=[trail_pb2.CAUSE_RATIO, 77], fallback_steps=9, running=True,
+    )  # fmt: skip
+    whole = trail_pb2.EngineEvents(
+        started=[
+            trail_pb2.RequestStarted(
+                key=1, slot=1, arrival_time_s=2.5, priority=-1, trace_headers={"traceparent": "x"},
+                passage=passage,
+            )
+        ],
+        finished=[trail_pb2.RequestFinished(key=2, slot=2)],
+    )  # fmt: skip
+    ended, begun = from_message(whole)
+    assert ended.passage is None  # type: ignore[union-attr]  # the order is tested above
+    assert begun.passage == Passage(1, 2, 3, 4, 5, 6, 7, 8, frozenset({Cause.RATIO}), 9, True)  # type: ignore[union-attr]
+    assert (begun.arrival_time_s, begun.priority, begun.trace_headers) == (2.5, -1, {"traceparent": "x"})  # type: ignore[union-attr]
 
 
 def test_prompts_are_in_no_representation() -> None:

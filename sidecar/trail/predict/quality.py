@@ -117,7 +117,7 @@ class Quality:
         if not lives:
             return []
         verdicts: list[Verdict] = []
-        for life, judged in zip(lives, self._judge(lives), strict=True):
+        for life, judged in zip(lives, self.judge(lives), strict=True):
             self._finished += 1
             self._lives.append(life)
             if life.ended:
@@ -130,6 +130,31 @@ class Quality:
             self._unfitted = 0
             self.correction = self._fit()
         return verdicts
+
+    def judge(self, lives: Sequence[Life]) -> list[Judged]:
+        """Each life's errors under the present correction, which was fitted to earlier ones."""
+        counts = [len(life.ages) for life in lives]
+        posteriors = np.concatenate([life.posteriors for life in lives]).astype(np.float64)
+        age = np.concatenate([life.ages for life in lives])
+        each = np.repeat(
+            np.array([(life.length, life.limit or np.inf, life.prompt_said) for life in lives]),
+            counts,
+            axis=0,
+        )
+        length, limit, said = each.T
+        remaining = length - age
+        belief = corrected(self.refiner, posteriors, self.correction)
+        stretch = self.correction.stretch
+        probe = np.minimum(stretch * self.refiner.point(belief), limit - age)
+        prompt = np.where(said > 0, np.maximum(np.minimum(said, limit) - age, 0.0), np.nan)
+        constant = np.maximum(np.minimum(self._constant(), limit) - age, 0.0)
+        errors = np.abs(np.stack([probe, prompt, constant]) - remaining)
+        level = Belief(belief, self.refiner.bins).cdf((remaining + 0.5) / stretch)
+        ends = np.cumsum(counts)
+        return [
+            Judged(life.length, life.ages, errors[:, end - count : end], level[end - count : end])
+            for life, end, count in zip(lives, ends, counts, strict=True)
+        ]
 
     def snapshot(self) -> QualitySnapshot:
         """Everything there is to say at present."""
@@ -157,31 +182,6 @@ class Quality:
 
     def _verdict(self, subject: str, judge: Judge) -> Verdict:
         return Verdict(subject, judge.trusted, self._finished, figures(self._judged).errors)
-
-    def _judge(self, lives: Sequence[Life]) -> list[Judged]:
-        """Each life's errors under the present correction, which was fitted to earlier ones."""
-        counts = [len(life.ages) for life in lives]
-        posteriors = np.concatenate([life.posteriors for life in lives]).astype(np.float64)
-        age = np.concatenate([life.ages for life in lives])
-        each = np.repeat(
-            np.array([(life.length, life.limit or np.inf, life.prompt_said) for life in lives]),
-            counts,
-            axis=0,
-        )
-        length, limit, said = each.T
-        remaining = length - age
-        belief = corrected(self.refiner, posteriors, self.correction)
-        stretch = self.correction.stretch
-        probe = np.minimum(stretch * self.refiner.point(belief), limit - age)
-        prompt = np.where(said > 0, np.maximum(np.minimum(said, limit) - age, 0.0), np.nan)
-        constant = np.maximum(np.minimum(self._constant(), limit) - age, 0.0)
-        errors = np.abs(np.stack([probe, prompt, constant]) - remaining)
-        level = Belief(belief, self.refiner.bins).cdf((remaining + 0.5) / stretch)
-        ends = np.cumsum(counts)
-        return [
-            Judged(life.length, life.ages, errors[:, end - count : end], level[end - count : end])
-            for life, end, count in zip(lives, ends, counts, strict=True)
-        ]
 
     def _constant(self) -> float:
         """The whole length that is told of every request where nothing is predicted."""

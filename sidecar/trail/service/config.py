@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trail.policy.spec import PolicySpec, parse_policy
+from trail.service.otlp_settings import OtlpSettings, otlp_settings
 from trail.service.redis_config import RedisConfig
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
 
@@ -57,6 +58,7 @@ class SidecarConfig:
     rank_address: str = ""
     stats_file: Path | None = None
     redis: RedisConfig | None = None
+    otlp: OtlpSettings | None = None
     orphan_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -119,6 +121,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="frames the ring holds (%(default)s)")  # fmt: skip
     add("--stats-file", type=Path, default=None, metavar="FILE",
         help="write delays and prediction errors of the run to this JSON file at the end")  # fmt: skip
+    # OpenTelemetry's own variables, as every program with its SDK reads them.
+    parser.set_defaults(otlp=otlp_settings(environ))
 
 
 def from_arguments(args: argparse.Namespace) -> SidecarConfig:
@@ -139,4 +143,5 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         rank_address=args.rank_address,
         stats_file=args.stats_file,
         redis=RedisConfig(args.redis_url, args.workload, args.pod) if args.redis_url else None,
+        otlp=args.otlp,
     )

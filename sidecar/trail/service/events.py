@@ -1,8 +1,11 @@
 """What engines report, as plain values: the lifecycle stream of `trail.v1` without protobuf's classes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from trail.service.life import Passage
+from trail.wire.changes import Cause, Change
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,22 @@ class Started:
     exact_output_tokens: int = 0
     age: int = 0
     initial: float = 0.0
+    arrival_time_s: float = 0.0  # wall clock
+    priority: int = 0
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    passage: Passage | None = None  # older engines state none
+
+
+class Changed(NamedTuple):
+    """An open request changed its state at `time_ns` (CLOCK_MONOTONIC); `other` is a key, 0 for none."""
+
+    key: int
+    change: Change
+    time_ns: int
+    age: int = 0
+    cause: Cause = Cause.NONE
+    other: int = 0
+    rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,14 @@ class Finished:
     preemptions: int = 0
     recomputed_tokens: int = 0
     finish_reason: str = "stop"
+    passage: Passage | None = None
+
+
+class Clocks(NamedTuple):
+    """The engine's clocks, read together: CLOCK_MONOTONIC and wall, in nanoseconds."""
+
+    monotonic_ns: int
+    wall_ns: int
 
 
 @dataclass(frozen=True)
@@ -69,15 +96,22 @@ class StreamEnded:
     """The engine's stream closed; its requests stay until it returns or a timeout drops them."""
 
 
-Event = Hello | Started | Finished | Load | StreamEnded
+_CHANGES = {int(change): change for change in Change}
+_CAUSES = {int(cause): cause for cause in Cause}
+
+Event = Hello | Clocks | Started | Changed | Finished | Load | StreamEnded
 
 
 def from_message(message: Any) -> Iterator[Event]:
     """The events of one `EngineEvents`, in the order they are to be applied."""
     if message.HasField("hello"):
         yield hello_from(message.hello)
+    if message.wall_ns:
+        yield Clocks(message.monotonic_ns, message.wall_ns)
     yield from _interleaved(
-        [_started_from(item) for item in message.started], [_finished_from(item) for item in message.finished]
+        [_started_from(item) for item in message.started],
+        _changes_from(message.changed),
+        [_finished_from(item) for item in message.finished],
     )
     if message.HasField("load"):
         yield load_from(message.load)
@@ -105,13 +139,18 @@ def load_from(message: Any) -> Load:
     return Load(**{name: getattr(message, name) for name in Load.__dataclass_fields__})
 
 
-def _interleaved(started: list[Started], finished: list[Finished]) -> Iterator[Event]:
-    """One message says what started and what finished, not in which order; slots and keys imply it.
+def _interleaved(
+    started: list[Started], changed: dict[int, list[Changed]], finished: list[Finished]
+) -> Iterator[Event]:
+    """One message says what started, changed and finished, not in which order; slots and keys imply it.
 
-    A slot is free again before the next request takes it, and a request starts before it finishes.
+    A slot is free again before the next request takes it; a request starts, changes and finishes in this
+    order. `changed` holds each request's changes by its key.
     """
     begun = {event.key for event in started}
     ends = {event.key: event for event in finished if event.key in begun}
+    for key in changed.keys() - begun:
+        yield from changed[key]
     yield from (event for event in finished if event.key not in begun)
     occupant: dict[int, int] = {}
     for event in started:
@@ -120,6 +159,7 @@ def _interleaved(started: list[Started], finished: list[Finished]) -> Iterator[E
             yield ends.pop(previous)
         occupant[event.slot] = event.key
         yield event
+        yield from changed.get(event.key, ())
     yield from ends.values()
 
 
@@ -133,7 +173,32 @@ def _started_from(message: Any) -> Started:
         exact_output_tokens=message.exact_output_tokens,
         age=message.age,
         initial=message.initial_prediction,
+        arrival_time_s=message.arrival_time_s,
+        priority=message.priority,
+        trace_headers=dict(message.trace_headers),
+        passage=_passage_from(message),
     )
+
+
+def _changes_from(messages: Any) -> dict[int, list[Changed]]:
+    """Changes by key, in their order; those that this version does not know are left out."""
+    changes: dict[int, list[Changed]] = {}
+    for item in messages:
+        change, cause = _CHANGES.get(item.change), _CAUSES.get(item.cause, Cause.NONE)
+        if change is not None:
+            rank = item.rank if item.HasField("rank") else None
+            changed = Changed(item.key, change, item.time_ns, item.age, cause, item.other, rank)
+            changes.setdefault(item.key, []).append(changed)
+    return changes
+
+
+def _passage_from(message: Any) -> Passage | None:
+    if not message.HasField("passage"):
+        return None
+    passage = message.passage
+    stated = {name: getattr(passage, name) for name in Passage._fields if name != "denied"}
+    denied = frozenset(_CAUSES[cause] for cause in passage.denied if cause in _CAUSES)
+    return Passage(**stated, denied=denied)
 
 
 def _finished_from(message: Any) -> Finished:
@@ -144,4 +209,5 @@ def _finished_from(message: Any) -> Finished:
         preemptions=message.preemptions,
         recomputed_tokens=message.recomputed_tokens,
         finish_reason=message.finish_reason,
+        passage=_passage_from(message),
     )

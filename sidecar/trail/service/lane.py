@@ -14,7 +14,8 @@ from trail.policy.spec import PolicySpec
 from trail.predict.online import corrected
 from trail.service.calm import Calm
 from trail.service.courtesy import Courtesy
-from trail.service.events import Event, Finished, Hello, Load, Started, StreamEnded
+from trail.service.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
+from trail.service.lives import Lives
 from trail.service.logs import get_logger
 from trail.service.metrics import Metrics
 from trail.service.pace import Pace
@@ -71,6 +72,7 @@ class EngineLane:
     ) -> None:
         self.engine = engine
         self.tracker = RequestTracker(board.capacity, bins, mean)
+        self.lives = Lives(engine, self.tracker, clock)
         self.pending = PendingRows()
         self.counters = PredictionCounters()
         self.pace = Pace()
@@ -125,6 +127,11 @@ class EngineLane:
             kv_usage=self.load.kv_usage,
         )
 
+    @property
+    def beat_ns(self) -> int | None:
+        """When it last told the engine that predictions are being made (CLOCK_MONOTONIC), None before."""
+        return self._beat_ns
+
     def apply(self, event: Event, session: int) -> None:
         """Takes one event of the stream `session`.
 
@@ -137,6 +144,10 @@ class EngineLane:
             return
         elif isinstance(event, Started):
             self._start(event)
+        elif isinstance(event, Changed):
+            self.lives.change(event)
+        elif isinstance(event, Clocks):
+            self.lives.clocks(event)
         elif isinstance(event, Finished):
             self._unpredicted.pop(event.key, None)
             self._quality.finished(self.tracker, event)
@@ -145,6 +156,7 @@ class EngineLane:
                 self._telemetry.metrics.observe_outcome(self.engine, outcome)
                 spec, generation = self._policy.current
                 self._telemetry.stats.finished(self.engine, policy_label(spec), generation, outcome)
+                self.lives.end(event, outcome, spec, generation)
         elif isinstance(event, Load):
             self.load = event
         elif isinstance(event, StreamEnded):
@@ -211,7 +223,7 @@ class EngineLane:
     def _greet(self, hello: Hello, session: int) -> None:
         self.session = session
         self._orphaned_ns = None
-        self._clear()
+        self._forget()
         self.hello = hello
         self.problem = self._mismatch(hello)
         if self.problem is None:
@@ -244,6 +256,7 @@ class EngineLane:
             self._opened.add(event.key)
             if self.tracker.source[event.slot] == Source.NONE:
                 self._unpredicted[event.key] = event.prompt_token_ids
+            self.lives.start(event)
 
     def _drop_orphans(self, now_ns: int) -> None:
         if self._orphaned_ns is None or now_ns - self._orphaned_ns < self._orphan_timeout_ns:
@@ -251,10 +264,11 @@ class EngineLane:
         self._orphaned_ns = None
         if len(self.tracker):
             log.warning("engine %d did not come back: %d requests dropped", self.engine, len(self.tracker))
-        self._clear()
+        self._forget()
 
-    def _clear(self) -> None:
+    def _forget(self) -> None:
         self.tracker.clear()
+        self.lives.clear()
         self._unpredicted.clear()
 
     def _heed_quality(self) -> None:
@@ -302,10 +316,11 @@ class EngineLane:
             tracker.dirty[tracker.open_slots()] = True
         slots = np.flatnonzero(tracker.dirty)
         if len(slots) or header != self._header:
-            gittins = self._gittins(spec, slots)
-            self._board.publish(slots, board_rows(spec, tracker, slots, gittins, self.basis), header)
+            rows = board_rows(spec, tracker, slots, self._gittins(spec, slots), self.basis)
+            self._board.publish(slots, rows, header)
             tracker.dirty[slots] = False
             self._header = header
+            self.lives.published(slots, rows, spec)
         self.beat()
 
     def _terms(self, spec: PolicySpec) -> Terms:

@@ -19,12 +19,13 @@ from prometheus_client import start_http_server
 from trail.predict.manifest import Manifest, read_manifest
 from trail.predict.quality import Quality
 from trail.predict.refine import Refiner
+from trail.service.catalogue import complete
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
-from trail.service.metrics import Metrics, StateCollector
+from trail.service.metrics import Metrics
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import Predictor
 from trail.service.prompting import PromptPredictorLike, PromptWorker
@@ -133,6 +134,7 @@ class Sidecar:
         self._serve_unix()
         self._serve_tcp()
         self._serve_metrics()
+        self._push_metrics()
         self._load()
         self._start_loop()
         self._link_to_redis()
@@ -183,8 +185,8 @@ class Sidecar:
                 quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
-        self.telemetry.metrics.registry.register(
-            StateCollector(self.lanes.values(), self.policy, lambda: self.mean.value)
+        complete(
+            self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
         )
 
     def _serve_unix(self) -> None:
@@ -248,6 +250,21 @@ class Sidecar:
             server.server_close()
 
         self._closers.append(stop)
+
+    def _push_metrics(self) -> None:
+        if self.config.otlp is None:
+            return
+        try:
+            from trail.service.otlp_metrics import OtlpMetrics
+        except ImportError as error:
+            log.error("metrics are not pushed: %s; install trail-serving[sidecar]", error)  # noqa: TRY400 - says it all
+            return
+        pushes = OtlpMetrics(self.config.otlp, self.telemetry.metrics.registry, self._models)
+        pushes.start()
+        self._closers.append(pushes.stop)
+
+    def _models(self) -> dict[str, str]:
+        return {str(lane.engine): lane.hello.model for lane in self.lanes.values() if lane.hello is not None}
 
     def _load(self) -> None:
         if self.manifest is None or self.config.predictor is None:

@@ -314,3 +314,212 @@ class Ranking:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ObserveStub:
+    """Whoever wants to know what is decided and why, on the unix socket and on TCP. Changes nothing.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Watch = channel.unary_stream(
+                '/trail.v1.Observe/Watch',
+                request_serializer=trail_dot_v1_dot_trail__pb2.WatchRequest.SerializeToString,
+                response_deserializer=trail_dot_v1_dot_trail__pb2.Decision.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/trail.v1.Observe/Explain',
+                request_serializer=trail_dot_v1_dot_trail__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=trail_dot_v1_dot_trail__pb2.RequestLife.FromString,
+                _registered_method=True)
+        self.Backlog = channel.unary_unary(
+                '/trail.v1.Observe/Backlog',
+                request_serializer=trail_dot_v1_dot_trail__pb2.BacklogRequest.SerializeToString,
+                response_deserializer=trail_dot_v1_dot_trail__pb2.BacklogResponse.FromString,
+                _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/trail.v1.Observe/Snapshot',
+                request_serializer=trail_dot_v1_dot_trail__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=trail_dot_v1_dot_trail__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
+
+
+class ObserveServicer:
+    """Whoever wants to know what is decided and why, on the unix socket and on TCP. Changes nothing.
+    """
+
+    def Watch(self, request, context):
+        """Every change of a request's state from the call on. A caller that reads too slowly misses some and is
+        told how many.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """One request, open or among the last that ended. NOT_FOUND when there is none, INVALID_ARGUMENT when the
+        beginning of an id fits several.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backlog(self, request, context):
+        """Predicted work, for autoscalers and routers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request, context):
+        """Everything that `trail top` shows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ObserveServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=trail_dot_v1_dot_trail__pb2.WatchRequest.FromString,
+                    response_serializer=trail_dot_v1_dot_trail__pb2.Decision.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=trail_dot_v1_dot_trail__pb2.ExplainRequest.FromString,
+                    response_serializer=trail_dot_v1_dot_trail__pb2.RequestLife.SerializeToString,
+            ),
+            'Backlog': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backlog,
+                    request_deserializer=trail_dot_v1_dot_trail__pb2.BacklogRequest.FromString,
+                    response_serializer=trail_dot_v1_dot_trail__pb2.BacklogResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=trail_dot_v1_dot_trail__pb2.SnapshotRequest.FromString,
+                    response_serializer=trail_dot_v1_dot_trail__pb2.SnapshotResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'trail.v1.Observe', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Observe:
+    """Whoever wants to know what is decided and why, on the unix socket and on TCP. Changes nothing.
+    """
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trail.v1.Observe/Watch',
+            trail_dot_v1_dot_trail__pb2.WatchRequest.SerializeToString,
+            trail_dot_v1_dot_trail__pb2.Decision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trail.v1.Observe/Explain',
+            trail_dot_v1_dot_trail__pb2.ExplainRequest.SerializeToString,
+            trail_dot_v1_dot_trail__pb2.RequestLife.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backlog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trail.v1.Observe/Backlog',
+            trail_dot_v1_dot_trail__pb2.BacklogRequest.SerializeToString,
+            trail_dot_v1_dot_trail__pb2.BacklogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trail.v1.Observe/Snapshot',
+            trail_dot_v1_dot_trail__pb2.SnapshotRequest.SerializeToString,
+            trail_dot_v1_dot_trail__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

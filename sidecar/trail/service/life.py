@@ -1,0 +1,203 @@
+"""The life of a request, as traces, metrics, `trail explain` and `trail top` read it.
+
+A life is written by the loop's thread alone. Other threads may read it at any time: what they see is whole
+but for the moment that is just being added. Once `ended`, it never changes.
+"""
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from trail.wire.changes import Cause, Change
+
+MOMENTS = 64
+"""Moments of a life that are kept, but for its end, which always is; later ones are counted."""
+
+
+class State(enum.IntEnum):
+    """Where a request is, numbered as in `trail.v1` (RequestState)."""
+
+    WAITING = 1
+    RUNNING = 2
+    ENDED = 3
+
+
+class Moment(NamedTuple):
+    """One change of a request's state.
+
+    `time_ns` is CLOCK_MONOTONIC, `age` generated tokens. `other` is the id of the request that took its place
+    (PREEMPTED) or kept its own (DENIED), empty where it is not known. `rank` is the request's rank in that
+    step (protected: minus infinity; NaN: the engine kept its own order), `remaining` what was predicted then
+    of the tokens still to come (NaN: nothing), `cutoff` the age from which it is protected (-1: none known).
+    """
+
+    time_ns: int
+    change: Change
+    age: int
+    cause: Cause = Cause.NONE
+    other: str = ""
+    rank: float = math.nan
+    remaining: float = math.nan
+    cutoff: int = -1
+
+
+class Passage(NamedTuple):
+    """What a request has been through in the engine, as the engine sums it up (`trail.v1.Passage`).
+
+    Times are CLOCK_MONOTONIC in nanoseconds, 0 where it has not come to that.
+    """
+
+    queued_ns: int = 0
+    admitted_ns: int = 0
+    first_token_ns: int = 0
+    ended_ns: int = 0
+    waited_ns: int = 0
+    policy_preemptions: int = 0
+    memory_preemptions: int = 0
+    granted: int = 0
+    denied: frozenset[Cause] = frozenset()
+    fallback_steps: int = 0
+    running: bool = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is known of a request once it has ended.
+
+    Tokens; `refined_mae` is the mean absolute error of its refined total lengths, NaN where none were made.
+    `policy` (as `parse_policy` reads it), `c` and `generation` were in force at its end.
+    """
+
+    output_tokens: int
+    recomputed_tokens: int
+    finish_reason: str
+    predictions: int
+    refined_mae: float
+    policy: str
+    c: float
+    generation: int
+
+
+@dataclass(slots=True)
+class Life:
+    """One request, from its arrival in this engine on.
+
+    `arrival_s` is vLLM's own arrival time (wall clock), `wall_offset_ns` what turns CLOCK_MONOTONIC into the
+    wall clock. `trace_headers` are those the client sent (W3C trace context). `age` is the number of
+    generated tokens as far as it is known. `initial` and `remaining` are predictions in tokens, NaN without
+    one; `cutoff` is the cut-off age, -1 without one. `passage` is kept from moment to moment and replaced by
+    the engine's own sum at the end. `found`: the sidecar heard of it when it was open, so that earlier
+    moments are missing. `waiting_since_ns` is when its present wait began, 0 while it runs or where that is
+    not known.
+    """
+
+    engine: int
+    key: int
+    slot: int
+    request_id: str
+    prompt_tokens: int
+    max_tokens: int = 0
+    priority: int = 0
+    arrival_s: float = 0.0
+    wall_offset_ns: int = 0
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    found: bool = False
+    state: State = State.WAITING
+    age: int = 0
+    initial: float = math.nan
+    initial_source: Cause = Cause.NONE
+    remaining: float = math.nan
+    cutoff: int = -1
+    protected: bool = False
+    admission_rank: float = math.nan
+    passage: Passage = field(default_factory=Passage)
+    waiting_since_ns: int = 0
+    moments: list[Moment] = field(default_factory=list)
+    left_out: int = 0
+    ending: Ending | None = None
+
+    def add(self, moment: Moment) -> None:
+        """Take a moment, and what follows from it: state, age, waits and counts."""
+        if len(self.moments) < MOMENTS or moment.change == Change.ENDED:
+            self.moments.append(moment)
+        else:
+            self.left_out += 1
+        change, now_ns = moment.change, moment.time_ns
+        self.age = max(self.age, moment.age)
+        if change in (Change.ADMITTED, Change.RESUMED):
+            self._admitted(now_ns)
+            if change == Change.ADMITTED:
+                self.admission_rank = moment.rank
+        elif change == Change.PREEMPTED:
+            name = "memory_preemptions" if moment.cause == Cause.KV_FULL else "policy_preemptions"
+            count = getattr(self.passage, name) + 1
+            self.passage = self.passage._replace(**{name: count}, running=False)
+            self.state, self.waiting_since_ns = State.WAITING, now_ns
+        elif change == Change.FIRST_TOKEN:
+            self.passage = self.passage._replace(first_token_ns=now_ns)
+        elif change == Change.DENIED:
+            self.passage = self.passage._replace(denied=self.passage.denied | {moment.cause})
+        elif change == Change.PROTECTED:
+            self.protected = True
+        elif change == Change.ENDED:
+            self.passage = self.passage._replace(ended_ns=now_ns, running=False)
+            self.state, self.waiting_since_ns = State.ENDED, 0
+
+    def _admitted(self, now_ns: int) -> None:
+        passage, since_ns = self.passage, self.waiting_since_ns
+        self.passage = passage._replace(
+            admitted_ns=passage.admitted_ns or now_ns,
+            waited_ns=passage.waited_ns + (max(now_ns - since_ns, 0) if since_ns else 0),
+            running=True,
+        )
+        self.state, self.waiting_since_ns = State.RUNNING, 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended; it never changes then."""
+        return self.ending is not None
+
+    @property
+    def preemptions(self) -> int:
+        """How often it was preempted, for whatever reason."""
+        return self.passage.policy_preemptions + self.passage.memory_preemptions
+
+    @property
+    def admission_s(self) -> float:
+        """Seconds from entering the queue to its first step, NaN where it is not known."""
+        return _between_s(self.passage.queued_ns, self.passage.admitted_ns)
+
+    @property
+    def first_token_s(self) -> float:
+        """Seconds from arrival to the first token, NaN where it is not known."""
+        return self._from_arrival_s(self.passage.first_token_ns)
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from arrival to the end, NaN where it is not known."""
+        return self._from_arrival_s(self.passage.ended_ns)
+
+    @property
+    def queued_s(self) -> float:
+        """Seconds in the queue, all waits that are over together, NaN where nothing is known of it."""
+        return self.passage.waited_ns / 1e9 if self.passage.queued_ns else math.nan
+
+    @property
+    def starts_ns(self) -> int:
+        """Its arrival by the wall clock, in nanoseconds."""
+        if self.arrival_s > 0:
+            return int(self.arrival_s * 1e9)
+        return self.wall_ns(self.passage.queued_ns or self.moments[0].time_ns)
+
+    def wall_ns(self, time_ns: int) -> int:
+        """A point of CLOCK_MONOTONIC by the wall clock, in nanoseconds."""
+        return time_ns + self.wall_offset_ns
+
+    def _from_arrival_s(self, time_ns: int) -> float:
+        return (self.wall_ns(time_ns) - self.starts_ns) / 1e9 if time_ns else math.nan
+
+
+def _between_s(first_ns: int, then_ns: int) -> float:
+    return (then_ns - first_ns) / 1e9 if first_ns and then_ns else math.nan
