@@ -8,7 +8,7 @@ the median length of the last requests counted down. They go on judging what is 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from trail.predict.online import (
     Correction,
     corrected,
     fit_correction,
+    fit_prompt_stretch,
 )
 from trail.predict.refine import Refiner
 from trail.predict.rolling import Errors, Figures, Judged, figures
@@ -142,6 +143,7 @@ class Quality:
             axis=0,
         )
         length, limit, said = each.T
+        said = said * self.correction.prompt_stretch
         remaining = length - age
         belief = corrected(self.refiner, posteriors, self.correction)
         stretch = self.correction.stretch
@@ -198,10 +200,14 @@ class Quality:
         ended = np.repeat([life.ended for life in lives], counts)
         stride = -(-len(ages) // _FIT_ROWS)
         rows = slice(None, None, stride)
-        return fit_correction(
+        of_probe = fit_correction(
             self.refiner.read(posteriors[rows]),
             self.refiner.bins,
             (length - ages)[rows],
             ended[rows],
             np.repeat(1.0 / counts, counts)[rows] * stride,
         )
+        spoken = [life for life in lives if life.ended and life.prompt_said > 0]
+        said = np.array([life.prompt_said for life in spoken])
+        whole = np.array([life.length for life in spoken], dtype=np.int64)
+        return replace(of_probe, prompt_stretch=fit_prompt_stretch(said, whole))

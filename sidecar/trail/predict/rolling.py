@@ -105,8 +105,9 @@ def figures(judged: Sequence[Judged]) -> Figures:
 
 def _steps_each(one: Judged) -> Floats:
     """How many decode steps each sample stands for; the prompt's prediction at age 0 for none."""
-    decode = (one.age > 0).astype(np.float64)
-    return np.multiply(decode, max(one.length - 1, 0) / max(decode.sum(), 1.0))
+    decode: Floats = (one.age > 0).astype(np.float64)
+    each: Floats = decode * (max(one.length - 1, 0) / max(float(decode.sum()), 1.0))
+    return each
 
 
 def _mean(values: Floats, weight: Floats) -> float:
