@@ -17,6 +17,7 @@ those that run, and correcting one of the two alone would favour the other.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,11 +128,13 @@ def fit_correction(
     remaining: npt.NDArray[np.integer],
     ended: npt.NDArray[np.bool_],
     weights: Floats,
+    pause: Callable[[], None] = lambda: None,
 ) -> Correction:
     """The correction of greatest posterior probability, to about 1 %.
 
     `p` [n, k] is what was believed (`Refiner.read`) when `remaining` [n] tokens were to come; `weights` [n]
-    sum to 1 over the rows of a request, since its rows say much the same. Without a row there is none.
+    sum to 1 over the rows of a request, since its rows say much the same. Without a row there is none. `pause`
+    is called between pieces of work.
     """
     if not len(p):
         return NO_CORRECTION
@@ -139,6 +142,7 @@ def fit_correction(
 
     def likely(at: tuple[float, float]) -> float:
         if at not in found:
+            pause()
             ll = log_likelihood(sharpened(p, math.exp(at[1])), bins, remaining, ended, math.exp(at[0]))
             found[at] = float(weights @ ll) - prior_cost(at)
         return found[at]

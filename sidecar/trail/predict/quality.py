@@ -7,7 +7,7 @@ the median length of the last requests counted down. They go on judging what is 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,7 +32,7 @@ WINDOW = 500
 """Finished requests that figures, correction and constant are taken from."""
 FIT_FROM = 100
 """Requests before the first correction, and between two."""
-_FIT_ROWS = 2000
+_FIT_ROWS = 1000
 _CONSTANT_FROM = 20
 
 
@@ -95,14 +95,25 @@ class Verdict:
 
 
 class Quality:
-    """Judges finished requests; no clock, no thread, no randomness."""
+    """Judges finished requests; no clock, no thread, no randomness.
 
-    def __init__(self, manifest: Manifest, *, window: int = WINDOW, fit_from: int = FIT_FROM) -> None:
+    `pause` is called between pieces of work.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        window: int = WINDOW,
+        fit_from: int = FIT_FROM,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
         self.refiner = Refiner(manifest.bins, manifest.decoding)
         self.correction = NO_CORRECTION
         self._artefact = Errors.of_artefact(manifest.metrics)
         self._usual = manifest.mean_output_tokens
         self._fit_from = fit_from
+        self._pause = pause
         self._lives: deque[Life] = deque(maxlen=window)
         self._judged: deque[Judged] = deque(maxlen=window)
         self._probe, self._prompt = Judge(), Judge()
@@ -206,6 +217,7 @@ class Quality:
             (length - ages)[rows],
             ended[rows],
             np.repeat(1.0 / counts, counts)[rows] * stride,
+            self._pause,
         )
         spoken = [life for life in lives if life.ended and life.prompt_said > 0]
         said = np.array([life.prompt_said for life in spoken])
