@@ -128,13 +128,14 @@ def fit_correction(
     remaining: npt.NDArray[np.integer],
     ended: npt.NDArray[np.bool_],
     weights: Floats,
+    *,
     pause: Callable[[], None] = lambda: None,
 ) -> Correction:
     """The correction of greatest posterior probability, to about 1 %.
 
     `p` [n, k] is what was believed (`Refiner.read`) when `remaining` [n] tokens were to come; `weights` [n]
-    sum to 1 over the rows of a request, since its rows say much the same. Without a row there is none. `pause`
-    is called between pieces of work.
+    sum to 1 over the rows of a request, since its rows say much the same. Without a row there is none.
+    `pause` is called between pieces of work.
     """
     if not len(p):
         return NO_CORRECTION

@@ -217,7 +217,7 @@ class Quality:
             (length - ages)[rows],
             ended[rows],
             np.repeat(1.0 / counts, counts)[rows] * stride,
-            self._pause,
+            pause=self._pause,
         )
         spoken = [life for life in lives if life.ended and life.prompt_said > 0]
         said = np.array([life.prompt_said for life in spoken])
