@@ -278,6 +278,7 @@ class EngineLane:
         if found.standing != self._found.standing:
             self.tracker.dirty[self.tracker.open_slots()] = True
         self.tracker.use_prompts = found.standing.prompt
+        self.tracker.prompt_stretch = found.correction.prompt_stretch
         if self.predictor is not None:
             self.predictor.correction = found.correction
         self._found = found

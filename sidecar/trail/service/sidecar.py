@@ -105,7 +105,7 @@ class Sidecar:
         self.telemetry = Telemetry(Metrics(), RunStats())
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
         self.quality = QualityMonitor(
-            Quality(self.manifest) if self.manifest is not None else None,
+            Quality(self.manifest, pause=Courtesy().give_way) if self.manifest is not None else None,
             has_prompt=self.manifest is not None and self.manifest.has_prompt,
             acts=config.quality == "act",
             on_failure=self.telemetry.metrics.failures.labels(part="quality").inc,
