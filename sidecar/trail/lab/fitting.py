@@ -157,7 +157,7 @@ def fit(corpus: Corpus, recipe: Recipe, split_seed: int, stages: Stages, device:
             "no answer to a validation prompt ended by itself; record more prompts, or with a larger limit of"
             " tokens"
         )
-    bins = recipe.make_bins(float(corpus.lengths.max()))
+    bins = recipe.make_bins(float(corpus.lengths.max()), cut=bool(corpus.censored.any()))
     prompt = _fit_prompt(corpus, split, bins, recipe, stages)
     if not corpus.layers and prompt is None:
         raise ValueError("without hidden states there is nothing to train but a prompt predictor")
