@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("lengths") / "training.jsonl", telling_lines(240, seed=1))
+    return written(tmp_path_factory.mktemp("lengths") / "training.jsonl", telling_lines(800, seed=1))
 
 
 @pytest.fixture(scope="module")
