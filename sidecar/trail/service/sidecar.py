@@ -167,8 +167,9 @@ class Sidecar:
         for engine in range(config.engines):
             board = BoardWriter.create(board_path(config.directory, engine), config.board_rows)
             self._closers.append(lambda board=board: board.close(unlink=True))  # type: ignore[misc]  # bound early
-            ring = None
-            if manifest is not None:
+            ring = expected = None
+            if manifest is not None and manifest.layer is not None:
+                expected = Expected(manifest.hidden_size, manifest.layer)
                 spec = RingSpec(manifest.hidden_size, config.ring_rows_per_frame, config.ring_slots)
                 ring = FrameReader.create(ring_path(config.directory, engine), spec)
                 self._closers.append(lambda ring=ring: ring.close(unlink=True))  # type: ignore[misc]  # bound early
@@ -176,7 +177,7 @@ class Sidecar:
                 engine,
                 board=board,
                 ring=ring,
-                expected=Expected(manifest.hidden_size, manifest.layer) if manifest is not None else None,
+                expected=expected,
                 bins=manifest.bins.k if manifest is not None else 1,
                 mean=self.mean,
                 policy=self.policy,
@@ -277,11 +278,12 @@ class Sidecar:
 
         torch.set_num_threads(self.config.threads)
         manifest, path = self.manifest, self.config.predictor
-        large = manifest.hidden_size >= MEASURED_FROM
-        probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
-        predictor = Predictor(probe, Refiner(manifest.bins, manifest.decoding))
-        for lane in self.lanes.values():
-            lane.predictor = predictor
+        refiner = Refiner(manifest.bins, manifest.decoding)
+        if manifest.layer is not None:
+            large = manifest.hidden_size >= MEASURED_FROM
+            probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
+            for lane in self.lanes.values():
+                lane.predictor = Predictor(probe, refiner)
 
         def load() -> PromptPredictorLike | None:
             prompt = load_prompt(path, manifest)
@@ -291,7 +293,7 @@ class Sidecar:
 
         self.prompts = PromptWorker(
             load,
-            predictor.refiner.point,
+            refiner.point,
             self.telemetry,
             on_loaded=_freeze,
         )
