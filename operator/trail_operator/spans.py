@@ -7,6 +7,7 @@ queue, an exporter in a thread of its own, and one line of log in a while.
 import dataclasses
 import logging
 import math
+import threading
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -17,7 +18,7 @@ from trail_operator.loop import Change
 
 NAME = "trail.c.change"
 _SERVICE = "trail-operator"
-_CLOSE_MS = 2000
+_CLOSE_S = 2.0
 
 
 class Spans:
@@ -26,7 +27,7 @@ class Spans:
     def __init__(self, exporter: SpanExporter, instance: str) -> None:
         """`instance` names this replica."""
         resource = Resource.create({"service.name": _SERVICE, "service.instance.id": instance})
-        self._provider = TracerProvider(resource=resource)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("trail.operator")
         # Its own words come with a traceback at every try.
@@ -52,6 +53,8 @@ class Spans:
         self._tracer.start_span(NAME, attributes=attributes).end()
 
     def close(self) -> None:
-        """Sends what waits, for a moment. Blocks."""
-        self._provider.force_flush(_CLOSE_MS)
-        self._provider.shutdown()
+        """Sends what waits, for a moment at most. Blocks."""
+        # The exporter tries an absent collector again and again, far longer than a pod has for its end.
+        thread = threading.Thread(target=self._provider.shutdown, name="trail-spans-end", daemon=True)
+        thread.start()
+        thread.join(_CLOSE_S)

@@ -5,6 +5,7 @@ with the rights of the chart's service account, and the webhook is reached by UR
 order.
 """
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -31,7 +32,7 @@ from e2e_kit import (
     trail,
 )
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from trail.wire.redis_schema import Keys
 from trail_operator import names
@@ -341,7 +342,13 @@ def test_redis_away_is_said_and_heals(
     eventually("the policy to be content", lambda: degraded() != "LoopFailed")
     # It came up empty: the operator has written c again, and let the sidecars in.
     sidecar = Redis.from_url(redis_secret(cluster).sidecar_url(WORKLOAD, redis_port))
-    eventually("c, as a sidecar reads it", lambda: sidecar.hgetall(Keys(WORKLOAD).c).get(b"c") == b"0.45")
+
+    def reads_c() -> bool:
+        with contextlib.suppress(RedisError):
+            return bool(sidecar.hgetall(Keys(WORKLOAD).c).get(b"c") == b"0.45")
+        return False
+
+    eventually("c, as a sidecar reads it", reads_c)
 
 
 def test_what_cannot_be_pulled_is_taken_back_and_tried_again_when_it_changes(cluster: Cluster) -> None:
