@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,8 @@ class Outcome:
     preemptions: int
     recomputed_tokens: int
     finish_reason: str
+    predicted: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)), compare=False)
+    """Age and predicted length of the first HISTORY predictions, [n, 2]."""
 
     @property
     def whole(self) -> bool:
@@ -100,6 +102,7 @@ class RequestTracker:
         self._generated = 0  # by requests that are no longer open
         # Predicted total length at every prediction; pages are touched only where written.
         self._history = np.zeros((capacity, HISTORY), dtype=np.float32)
+        self._ages = np.zeros((capacity, HISTORY), dtype=np.int32)
         self._slot_of: dict[int, int] = {}
         self._request_ids: dict[int, str] = {}
 
@@ -176,7 +179,8 @@ class RequestTracker:
         if slot is None:
             return None
         made = min(int(self.predictions[slot]), HISTORY)
-        errors = np.abs(self._history[slot, :made].astype(np.float64) - event.output_tokens)
+        predicted = np.column_stack((self._ages[slot, :made], self._history[slot, :made].astype(np.float64)))
+        errors = np.abs(predicted[:, 1] - event.output_tokens)
         outcome = Outcome(
             request_id=self._request_ids[slot],
             prompt_tokens=int(self.prompt_tokens[slot]),
@@ -188,6 +192,7 @@ class RequestTracker:
             preemptions=event.preemptions,
             recomputed_tokens=event.recomputed_tokens,
             finish_reason=event.finish_reason,
+            predicted=predicted,
         )
         self._generated += max(event.output_tokens - max(int(self.seen[slot]), 0), 0)
         self._free(slot)
@@ -235,6 +240,7 @@ class RequestTracker:
         made = self.predictions[slots]
         kept = made < HISTORY
         self._history[slots[kept], made[kept]] = (remaining + ages)[kept]
+        self._ages[slots[kept], made[kept]] = ages[kept]
         self.predictions[slots] = made + 1
         self.samples.take(slots, ages, posterior, made)
         for slot in slots[self.source[slots] == Source.NONE]:
