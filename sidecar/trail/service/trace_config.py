@@ -3,8 +3,9 @@
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from trail.service.otlp_settings import place_of
 from trail.wire.names import ENV_OTLP_ENDPOINT
 
 ENV_RATIO = "TRAIL_TRACE_RATIO"
@@ -25,14 +26,15 @@ class TraceConfig:
 
     A request whose client sends a `traceparent` is traced if that says so, another one with probability
     `ratio`. `keep_preempted` and `keep_waited_s` (seconds in the queue; infinite: off) trace requests in
-    addition. Credentials, headers, timeouts and resource attributes are the standard OTEL_* variables'.
-    Raises ValueError for values out of range.
+    addition. `place` are attributes of the resource that say where this is; credentials, headers and timeouts
+    are the standard OTEL_* variables'. Raises ValueError for values out of range.
     """
 
     endpoint: str
     ratio: float = 1.0
     keep_preempted: bool = False
     keep_waited_s: float = math.inf
+    place: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.ratio <= 1.0:
@@ -61,11 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="trace preempted requests whatever the sampling")  # fmt: skip
     add("--trace-keep-waited-s", type=float, metavar="S", default=environ.get(ENV_KEEP_WAITED) or "inf",
         help="trace requests that waited this long whatever the sampling (%(default)s)")  # fmt: skip
+    parser.set_defaults(trace_place=place_of(environ))
 
 
 def from_arguments(args: argparse.Namespace) -> TraceConfig | None:
     """The configuration that the parsed arguments state, None where nothing is traced. Raises ValueError."""
     config = TraceConfig(
-        args.otlp_endpoint, args.trace_ratio, args.trace_keep_preempted, args.trace_keep_waited_s
+        args.otlp_endpoint,
+        args.trace_ratio,
+        args.trace_keep_preempted,
+        args.trace_keep_waited_s,
+        args.trace_place,
     )
     return config if config.endpoint else None
