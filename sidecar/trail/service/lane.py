@@ -151,6 +151,7 @@ class EngineLane:
         elif isinstance(event, Finished):
             self._unpredicted.pop(event.key, None)
             self._quality.finished(self.tracker, event)
+            self.lives.ending(event)
             outcome = self.tracker.finish(event)
             if outcome is not None:
                 self._telemetry.metrics.observe_outcome(self.engine, outcome)
