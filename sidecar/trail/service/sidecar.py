@@ -20,6 +20,7 @@ from trail.predict.manifest import Manifest, read_manifest
 from trail.predict.refine import Refiner
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
+from trail.service.decision_log import DecisionLog, LaneRecorder
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
@@ -120,6 +121,7 @@ class Sidecar:
         gc.disable()
         self._closers.append(DirectoryLock(self.config.directory).release)
         self._make_lanes()
+        self._log_decisions()
         self._serve_unix()
         self._serve_tcp()
         self._serve_metrics()
@@ -175,6 +177,17 @@ class Sidecar:
         self.telemetry.metrics.registry.register(
             StateCollector(self.lanes.values(), self.policy, lambda: self.mean.value)
         )
+
+    def _log_decisions(self) -> None:
+        path = self.config.decision_log
+        if path is None:
+            return
+        decisions = DecisionLog(path, int(self.config.decision_log_mib * 2**20), self.lanes.values())
+        for lane in self.lanes.values():
+            lane.recorder = LaneRecorder(lane.tracker.capacity, decisions)
+            lane.lives.listeners.append(lane.recorder)
+        decisions.start()
+        self._closers.append(decisions.close)
 
     def _serve_unix(self) -> None:
         path = socket_path(self.config.directory)
@@ -301,14 +314,14 @@ class Sidecar:
             self.config.redis,
             report=meter.report,
             sample=meter.sample,
-            apply=lambda record: self._set_c(record.c),
+            apply=lambda record: self._set_c(record.c, f"by the operator: {record.reason}"),
         )
         self.telemetry.metrics.registry.register(LinkCollector(link))
         link.start()
         self._closers.append(link.stop)
 
-    def _set_c(self, c: float) -> None:
-        self.policy.set(replace(self.policy.current[0], c=c))
+    def _set_c(self, c: float, reason: str) -> None:
+        self.policy.set(replace(self.policy.current[0], c=c), reason)
 
     def _ranking(self) -> RankingService:
         return RankingService(self.policy, lambda: self.mean.value, self._pace)
