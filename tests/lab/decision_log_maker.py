@@ -1,4 +1,4 @@
-"""A decision log as a sidecar in shadow would leave one: a simulated engine's requests in order of arrival."""
+"""A decision log as a sidecar in shadow would leave one: requests of a simulated engine, in its own order."""
 
 import json
 from pathlib import Path
