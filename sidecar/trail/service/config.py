@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trail.policy.spec import PolicySpec, parse_policy
+from trail.service import trace_config
 from trail.service.redis_config import RedisConfig
+from trail.service.trace_config import TraceConfig
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
 
 ENV_PREDICTOR = "TRAIL_PREDICTOR"
@@ -22,7 +24,7 @@ ENV_METRICS_HOST = "TRAIL_METRICS_HOST"
 ENV_METRICS_PORT = "TRAIL_METRICS_PORT"
 """Port of the metrics endpoint; 0: the system chooses; negative: no endpoint."""
 ENV_RANK_ADDRESS = "TRAIL_RANK_ADDRESS"
-"""`host:port` of the read-only TCP server (Ranking and health); empty: none."""
+"""`host:port` of the read-only TCP server (Ranking, Observe, health); empty: none."""
 ENV_THREADS = "TRAIL_THREADS"
 """Threads of one prediction batch."""
 ENV_REDIS_URL = "TRAIL_REDIS_URL"
@@ -30,7 +32,7 @@ ENV_REDIS_URL = "TRAIL_REDIS_URL"
 ENV_WORKLOAD = "TRAIL_WORKLOAD"
 """`namespace/kind/name` of what this pod belongs to, in Redis."""
 ENV_POD = "TRAIL_POD_NAME"
-"""Name of this pod in Redis."""
+"""Name of this pod in Redis and traces."""
 ENV_DECISION_LOG = "TRAIL_DECISION_LOG"
 """File of the decision log (`service.decision_log`); empty: none."""
 ENV_DECISION_LOG_MIB = "TRAIL_DECISION_LOG_MIB"
@@ -59,6 +61,8 @@ class SidecarConfig:
     decision_log: Path | None = None
     decision_log_mib: float = 64.0
     redis: RedisConfig | None = None
+    traces: TraceConfig | None = None
+    pod: str = ""
     orphan_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -106,14 +110,15 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--metrics-port", type=int, default=environ.get(ENV_METRICS_PORT, str(DEFAULT_METRICS_PORT)),
         metavar="PORT", help="0: the system chooses; negative: no endpoint (%(default)s)")  # fmt: skip
     add("--rank-address", default=environ.get(ENV_RANK_ADDRESS, ""), metavar="HOST:PORT",
-        help="also answer Rank and health on this TCP address (none)")  # fmt: skip
+        help="also answer Rank, Observe and health on this TCP address (none)")  # fmt: skip
     # No default is shown: the URL may hold a password.
     add("--redis-url", default=environ.get(ENV_REDIS_URL, ""), metavar="URL",
         help=f"Redis through which an operator tunes c (${ENV_REDIS_URL})")  # fmt: skip
     add("--workload", default=environ.get(ENV_WORKLOAD, ""), metavar="NAMESPACE/KIND/NAME",
         help="what this pod belongs to, in Redis (%(default)s)")  # fmt: skip
     add("--pod", default=environ.get(ENV_POD, ""), metavar="NAME",
-        help="this pod's name, in Redis (%(default)s)")  # fmt: skip
+        help="this pod's name, in Redis and traces (%(default)s)")  # fmt: skip
+    trace_config.add_arguments(parser, environ)
     add("--ring-slots", type=int, default=SidecarConfig.ring_slots, metavar="N",
         help="frames the ring holds (%(default)s)")  # fmt: skip
     add("--decision-log", type=Path, default=environ.get(ENV_DECISION_LOG) or None, metavar="FILE",
@@ -144,4 +149,6 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         decision_log=args.decision_log,
         decision_log_mib=args.decision_log_mib,
         redis=RedisConfig(args.redis_url, args.workload, args.pod) if args.redis_url else None,
+        traces=trace_config.from_arguments(args),
+        pod=args.pod,
     )

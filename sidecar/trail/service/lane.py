@@ -122,6 +122,7 @@ class EngineLane:
         elif isinstance(event, Clocks):
             self.lives.clocks(event)
         elif isinstance(event, Finished):
+            self.lives.ending(event)
             outcome = self.tracker.finish(event)
             if outcome is not None:
                 self._telemetry.metrics.observe_outcome(self.engine, outcome)

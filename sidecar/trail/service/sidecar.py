@@ -25,6 +25,7 @@ from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
 from trail.service.metrics import Metrics, StateCollector
+from trail.service.observe import ObserveService
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import Predictor
 from trail.service.prompting import PromptPredictorLike, PromptWorker
@@ -40,6 +41,7 @@ from trail.service.server import (
 )
 from trail.service.stats import RunStats
 from trail.service.tracker import RunningMean
+from trail.service.watch import WATCHERS, WatchHub
 from trail.wire.board import BoardWriter
 from trail.wire.frames import FrameReader, RingSpec
 from trail.wire.names import board_path, ring_path, socket_path
@@ -104,6 +106,7 @@ class Sidecar:
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
         self.health = Health()
         self.inbox = Inbox()
+        self.watch = WatchHub()
         self.lanes: dict[int, EngineLane] = {}
         self.metrics_port: int | None = None
         self.prompts: PromptWorker | None = None
@@ -122,6 +125,7 @@ class Sidecar:
         self._closers.append(DirectoryLock(self.config.directory).release)
         self._make_lanes()
         self._log_decisions()
+        self._start_tracing()
         self._serve_unix()
         self._serve_tcp()
         self._serve_metrics()
@@ -162,7 +166,7 @@ class Sidecar:
                 spec = RingSpec(manifest.hidden_size, config.ring_rows_per_frame, config.ring_slots)
                 ring = FrameReader.create(ring_path(config.directory, engine), spec)
                 self._closers.append(lambda ring=ring: ring.close(unlink=True))  # type: ignore[misc]  # bound early
-            self.lanes[engine] = EngineLane(
+            lane = self.lanes[engine] = EngineLane(
                 engine,
                 board=board,
                 ring=ring,
@@ -174,6 +178,7 @@ class Sidecar:
                 epoch=epoch,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
+            lane.lives.listeners.append(self.watch)
         self.telemetry.metrics.registry.register(
             StateCollector(self.lanes.values(), self.policy, lambda: self.mean.value)
         )
@@ -189,6 +194,23 @@ class Sidecar:
         decisions.start()
         self._closers.append(decisions.close)
 
+    def _start_tracing(self) -> None:
+        if self.config.traces is None:
+            return
+        try:
+            from trail.service.tracing import TraceCollector, make_tracing
+
+            tracing = make_tracing(self.config.traces, self.config.pod)
+        except Exception as error:  # noqa: BLE001 - scheduling matters more than its traces
+            log.error("no traces: %s; give --otlp-endpoint host:port and trail-serving[sidecar]", error)  # noqa: TRY400
+            return
+        for lane in self.lanes.values():
+            lane.lives.listeners.append(tracing)
+        self.telemetry.metrics.registry.register(TraceCollector(tracing))
+        tracing.start()
+        self._closers.append(tracing.stop)
+        log.info("traces go to %s", self.config.traces.endpoint)
+
     def _serve_unix(self) -> None:
         path = socket_path(self.config.directory)
         try:
@@ -198,16 +220,12 @@ class Sidecar:
             path.unlink()
         except FileNotFoundError:
             pass
-        info = None
-        if self.manifest is not None:
-            m = self.manifest
-            info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
+        control = self._control()
         services = unix_services(
             LifecycleService(self.config.engines, self.inbox),
-            ControlService(
-                self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
-            ),
+            control,
             self._ranking(),
+            self._observe(control),
             self.health,
         )
         self._serve(f"unix:{path}", services, "the shared directory must be on a file system with sockets")
@@ -216,13 +234,13 @@ class Sidecar:
 
     def _serve_tcp(self) -> None:
         if self.config.rank_address:
-            services = read_only_services(self._ranking(), self.health)
+            services = read_only_services(self._ranking(), self._observe(self._control()), self.health)
             self._serve(self.config.rank_address, services, "choose another --rank-address")
 
     def _serve(self, address: str, services: list[Callable[[Any], None]], advice: str) -> None:
         try:
             # A reconnecting engine's old stream may linger beside its present one.
-            server = make_server(address, services, streams=2 * self.config.engines)
+            server = make_server(address, services, streams=2 * self.config.engines + WATCHERS)
         except RuntimeError as error:
             raise SidecarError(f"cannot listen on {address}: {error}; {advice}") from error
         server.start()
@@ -322,6 +340,18 @@ class Sidecar:
 
     def _set_c(self, c: float, reason: str) -> None:
         self.policy.set(replace(self.policy.current[0], c=c), reason)
+
+    def _control(self) -> ControlService:
+        info = None
+        if self.manifest is not None:
+            m = self.manifest
+            info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
+        return ControlService(
+            self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
+        )
+
+    def _observe(self, control: ControlService) -> ObserveService:
+        return ObserveService(self.lanes, self.policy, self.watch, control.description, self.config.pod)
 
     def _ranking(self) -> RankingService:
         return RankingService(self.policy, lambda: self.mean.value, self._pace)
