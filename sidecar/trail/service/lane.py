@@ -14,6 +14,7 @@ from trail.policy.spec import PolicySpec
 from trail.predict.online import corrected
 from trail.service.calm import Calm
 from trail.service.courtesy import Courtesy
+from trail.service.decision_log import LaneRecorder
 from trail.service.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
 from trail.service.lives import Lives
 from trail.service.logs import get_logger
@@ -80,6 +81,7 @@ class EngineLane:
         self.hello: Hello | None = None
         self.load = Load()
         self.problem: str | None = None
+        self.recorder: LaneRecorder | None = None
         self.session = 0
         self._board = board
         self._ring = ring
@@ -323,6 +325,8 @@ class EngineLane:
             tracker.dirty[slots] = False
             self._header = header
             self.lives.published(slots, rows, spec)
+            if self.recorder is not None:
+                self.recorder.published(slots, rows)
         self.beat()
 
     def _terms(self, spec: PolicySpec) -> Terms:

@@ -22,6 +22,7 @@ from trail.predict.refine import Refiner
 from trail.service.catalogue import complete
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
+from trail.service.decision_log import DecisionLog, LaneRecorder
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
@@ -134,6 +135,7 @@ class Sidecar:
         self._make_lanes()
         self.quality.start()
         self._closers.append(lambda: self.quality.stop(0.3))
+        self._log_decisions()
         self._start_tracing()
         self._serve_unix()
         self._serve_tcp()
@@ -194,6 +196,17 @@ class Sidecar:
         complete(
             self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
         )
+
+    def _log_decisions(self) -> None:
+        path = self.config.decision_log
+        if path is None:
+            return
+        decisions = DecisionLog(path, int(self.config.decision_log_mib * 2**20), self.lanes.values())
+        for lane in self.lanes.values():
+            lane.recorder = LaneRecorder(lane.tracker.capacity, decisions)
+            lane.lives.listeners.append(lane.recorder)
+        decisions.start()
+        self._closers.append(decisions.close)
 
     def _start_tracing(self) -> None:
         if self.config.traces is None:
@@ -349,14 +362,14 @@ class Sidecar:
             self.config.redis,
             report=meter.report,
             sample=meter.sample,
-            apply=lambda record: self._set_c(record.c),
+            apply=lambda record: self._set_c(record.c, f"by the operator: {record.reason}"),
         )
         self.telemetry.metrics.registry.register(LinkCollector(link))
         link.start()
         self._closers.append(link.stop)
 
-    def _set_c(self, c: float) -> None:
-        self.policy.set(replace(self.policy.current[0], c=c))
+    def _set_c(self, c: float, reason: str) -> None:
+        self.policy.set(replace(self.policy.current[0], c=c), reason)
 
     def _control(self) -> ControlService:
         info = None
