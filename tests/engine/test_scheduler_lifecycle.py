@@ -24,7 +24,7 @@ from trail.service.life import Passage
 from trail.wire.changes import Cause, Change
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
-FACTS = EngineFacts(3, "0.32.0", "model", 64, (2,), "float32", 32, 100, 8, 512)
+FACTS = EngineFacts(3, "0.32.0", "model", 64, (2,), "float32", 32, 100, 8, 512, prefix_caching=True)
 
 
 def started(number: int, slot: int | None = None, age: int = 0) -> Started:

@@ -22,6 +22,7 @@ from trail.service.metrics import Metrics
 from trail.service.pending import Rows
 from trail.service.policy_box import PolicyBox
 from trail.service.prediction import Predictor
+from trail.service.quality import QualityMonitor
 from trail.service.stats import RunStats
 from trail.service.tracker import RunningMean
 from trail.wire.board import BoardReader, BoardWriter
@@ -73,7 +74,14 @@ class Bench:
     """A lane with its real ring and board, the worker's writer, and the engine's reader; time stands still
     unless moved."""
 
-    def __init__(self, directory: Path, spec: PolicySpec | None = None, *, probe: Any = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        spec: PolicySpec | None = None,
+        *,
+        probe: Any = None,
+        quality: QualityMonitor | None = None,
+    ) -> None:
         self.now_ns = time.monotonic_ns()
         self.policy = PolicyBox(spec or PolicySpec())
         self.telemetry = Telemetry(Metrics(), RunStats())
@@ -82,7 +90,7 @@ class Bench:
         ring = FrameReader.create(ring_path(directory, 0), RingSpec(HIDDEN, rows_per_frame=8, slots=16))
         self.lane = EngineLane(
             0, board=board, ring=ring, expected=Expected(HIDDEN, LAYER), bins=BINS.k, mean=self.mean,
-            policy=self.policy, telemetry=self.telemetry, epoch=7, clock=lambda: self.now_ns,
+            policy=self.policy, telemetry=self.telemetry, epoch=7, quality=quality, clock=lambda: self.now_ns,
         )  # fmt: skip
         self.probe = probe or TellingProbe()
         self.lane.predictor = Predictor(self.probe, Refiner(BINS))
@@ -93,8 +101,9 @@ class Bench:
         self.steps = 0
         self.lane.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,)), 1)
 
-    def apply(self, *events: Any) -> list[bool]:
-        return [self.lane.apply(event, 1) for event in events]
+    def apply(self, *events: Any) -> None:
+        for event in events:
+            self.lane.apply(event, 1)
 
     def export(self, *items: tuple[int, int, Kind, np.ndarray], layer: int = LAYER) -> None:
         """The worker exports one step's rows."""

@@ -100,6 +100,7 @@ class EngineFacts:
     kv_blocks: int
     max_running: int
     max_model_len: int
+    prefix_caching: bool
 
     def message(self) -> trail_pb2.EngineEvents:
         """The first message of a stream."""
@@ -115,6 +116,7 @@ class EngineFacts:
                 kv_blocks=self.kv_blocks,
                 max_running=self.max_running,
                 max_model_len=self.max_model_len,
+                prefix_caching=self.prefix_caching,
             )
         )
 

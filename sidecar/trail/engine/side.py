@@ -281,6 +281,7 @@ def _facts(scheduler: Any, config: EngineConfig, engine: int) -> EngineFacts:
         kv_blocks=scheduler.kv_cache_manager.block_pool.num_gpu_blocks,
         max_running=scheduler.max_num_running_reqs,
         max_model_len=scheduler.max_model_len,
+        prefix_caching=bool(scheduler.kv_cache_manager.enable_caching),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trail.policy.spec import PolicySpec, parse_policy
 from trail.service import trace_config
+from trail.service.otlp_settings import OtlpSettings, otlp_settings
 from trail.service.redis_config import RedisConfig
 from trail.service.trace_config import TraceConfig
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
@@ -25,6 +26,8 @@ ENV_METRICS_PORT = "TRAIL_METRICS_PORT"
 """Port of the metrics endpoint; 0: the system chooses; negative: no endpoint."""
 ENV_RANK_ADDRESS = "TRAIL_RANK_ADDRESS"
 """`host:port` of the read-only TCP server (Ranking, Observe, health); empty: none."""
+ENV_QUALITY = "TRAIL_QUALITY"
+"""Whether anything follows from the judging of predictions: one of QUALITY_MODES."""
 ENV_THREADS = "TRAIL_THREADS"
 """Threads of one prediction batch."""
 ENV_REDIS_URL = "TRAIL_REDIS_URL"
@@ -32,13 +35,14 @@ ENV_REDIS_URL = "TRAIL_REDIS_URL"
 ENV_WORKLOAD = "TRAIL_WORKLOAD"
 """`namespace/kind/name` of what this pod belongs to, in Redis."""
 ENV_POD = "TRAIL_POD_NAME"
-"""Name of this pod in Redis and traces."""
+"""Name of this pod in Redis, metrics and traces."""
 ENV_DECISION_LOG = "TRAIL_DECISION_LOG"
 """File of the decision log (`service.decision_log`); empty: none."""
 ENV_DECISION_LOG_MIB = "TRAIL_DECISION_LOG_MIB"
 """What the decision log may take of the disk, all its parts together."""
 
 DEFAULT_METRICS_PORT = 9464
+QUALITY_MODES = ("act", "watch")
 UNIX_PATH_LIMIT = 107  # sun_path of Linux, without the closing zero
 
 
@@ -54,6 +58,7 @@ class SidecarConfig:
     ring_slots: int = 64
     ring_rows_per_frame: int = 64
     threads: int = 1
+    quality: str = "act"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = DEFAULT_METRICS_PORT
     rank_address: str = ""
@@ -63,12 +68,15 @@ class SidecarConfig:
     redis: RedisConfig | None = None
     traces: TraceConfig | None = None
     pod: str = ""
+    otlp: OtlpSettings | None = None
     orphan_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("engines", "board_rows", "ring_slots", "ring_rows_per_frame", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.quality not in QUALITY_MODES:
+            raise ValueError(f"quality must be one of {', '.join(QUALITY_MODES)}, got {self.quality!r}")
         if self.metrics_port > 65535:
             raise ValueError(f"metrics-port must be at most 65535, got {self.metrics_port}")
         if not 1.0 <= self.decision_log_mib < 2**20:
@@ -105,6 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="engine cores, that is vLLM's data-parallel size (%(default)s)")  # fmt: skip
     add("--threads", type=int, default=environ.get(ENV_THREADS, "1"), metavar="N",
         help="threads of one prediction batch (%(default)s)")  # fmt: skip
+    add("--quality", default=environ.get(ENV_QUALITY, "act"), metavar="MODE",
+        help="act: correct predictions by how long requests really were, and fall back where they are worse"
+        " than none; watch: only say so (%(default)s)")  # fmt: skip
     add("--metrics-host", default=environ.get(ENV_METRICS_HOST, "127.0.0.1"), metavar="HOST",
         help="address of the metrics endpoint (%(default)s)")  # fmt: skip
     add("--metrics-port", type=int, default=environ.get(ENV_METRICS_PORT, str(DEFAULT_METRICS_PORT)),
@@ -117,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--workload", default=environ.get(ENV_WORKLOAD, ""), metavar="NAMESPACE/KIND/NAME",
         help="what this pod belongs to, in Redis (%(default)s)")  # fmt: skip
     add("--pod", default=environ.get(ENV_POD, ""), metavar="NAME",
-        help="this pod's name, in Redis and traces (%(default)s)")  # fmt: skip
+        help="this pod's name, in Redis (%(default)s)")  # fmt: skip
     trace_config.add_arguments(parser, environ)
     add("--ring-slots", type=int, default=SidecarConfig.ring_slots, metavar="N",
         help="frames the ring holds (%(default)s)")  # fmt: skip
@@ -128,6 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="what the decision log may take of the disk (%(default)s)")  # fmt: skip
     add("--stats-file", type=Path, default=None, metavar="FILE",
         help="write delays and prediction errors of the run to this JSON file at the end")  # fmt: skip
+    # OpenTelemetry's own variables, as every program with its SDK reads them.
+    parser.set_defaults(otlp=otlp_settings(environ))
 
 
 def from_arguments(args: argparse.Namespace) -> SidecarConfig:
@@ -142,6 +155,7 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         engines=args.engines,
         ring_slots=args.ring_slots,
         threads=args.threads,
+        quality=args.quality,
         metrics_host=args.metrics_host,
         metrics_port=args.metrics_port,
         rank_address=args.rank_address,
@@ -151,4 +165,5 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         redis=RedisConfig(args.redis_url, args.workload, args.pod) if args.redis_url else None,
         traces=trace_config.from_arguments(args),
         pod=args.pod,
+        otlp=args.otlp,
     )

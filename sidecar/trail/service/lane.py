@@ -11,6 +11,8 @@ from trail.policy.gittins import gittins_index
 from trail.policy.order import Terms
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
+from trail.predict.online import corrected
+from trail.service.calm import Calm
 from trail.service.courtesy import Courtesy
 from trail.service.decision_log import LaneRecorder
 from trail.service.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
@@ -21,6 +23,7 @@ from trail.service.pace import Pace
 from trail.service.pending import PendingRows, Rows
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import PredictionCounters, Predictor
+from trail.service.quality import Basis, QualityMonitor
 from trail.service.stats import DelayMeter, RunStats
 from trail.service.tracker import RequestTracker, RunningMean, Source
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardWriter
@@ -64,6 +67,7 @@ class EngineLane:
         policy: PolicyBox,
         telemetry: Telemetry,
         epoch: int,
+        quality: QualityMonitor | None = None,
         orphan_timeout_s: float = 60.0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -85,13 +89,17 @@ class EngineLane:
         self._mean = mean
         self._policy = policy
         self._telemetry = telemetry
+        self._quality = quality if quality is not None else QualityMonitor(None)
+        self._found = self._quality.findings
         self._epoch = epoch
         self._orphan_timeout_ns = int(orphan_timeout_s * 1e9)
         self._orphaned_ns: int | None = None
         self._clock = clock
         self._courtesy = Courtesy()
         self._delays = DelayMeter()
+        self._calm = Calm()
         self._opened: set[int] = set()
+        self._unpredicted: dict[int, tuple[int, ...]] = {}
         self._header: BoardHeader | None = None
         self._beat_ns: int | None = None
 
@@ -103,10 +111,31 @@ class EngineLane:
     @property
     def ordering(self) -> bool:
         """Whether the board tells the engine to order its requests."""
-        return self._policy.current[0].orders and self.problem is None
+        return self._policy.current[0].orders and self.problem is None and self.basis is not Basis.ARRIVAL
 
-    def apply(self, event: Event, session: int) -> bool:
-        """Takes one event of the stream `session`; True when the request needs a prompt prediction.
+    @property
+    def basis(self) -> Basis:
+        """What requests are ranked by, as the quality of predictions stands."""
+        return self._quality.basis(self._policy.current[0], self._found.standing)
+
+    @property
+    def calm(self) -> bool:
+        """Whether nobody waits for this engine, so that nothing depends on how soon predictions are made."""
+        return self._calm.look(
+            self._clock(),
+            open_requests=len(self.tracker),
+            slots=self.hello.max_running if self.hello is not None else 0,
+            waiting=self.load.waiting,
+            kv_usage=self.load.kv_usage,
+        )
+
+    @property
+    def beat_ns(self) -> int | None:
+        """When it last told the engine that predictions are being made (CLOCK_MONOTONIC), None before."""
+        return self._beat_ns
+
+    def apply(self, event: Event, session: int) -> None:
+        """Takes one event of the stream `session`.
 
         Events of another stream than the latest that said hello are ignored. Raises ValueError for a
         request that no board row can hold.
@@ -114,14 +143,16 @@ class EngineLane:
         if isinstance(event, Hello):
             self._greet(event, session)
         elif session != self.session:
-            return False
+            return
         elif isinstance(event, Started):
-            return self._start(event)
+            self._start(event)
         elif isinstance(event, Changed):
             self.lives.change(event)
         elif isinstance(event, Clocks):
             self.lives.clocks(event)
         elif isinstance(event, Finished):
+            self._unpredicted.pop(event.key, None)
+            self._quality.finished(self.tracker, event)
             self.lives.ending(event)
             outcome = self.tracker.finish(event)
             if outcome is not None:
@@ -133,7 +164,22 @@ class EngineLane:
             self.load = event
         elif isinstance(event, StreamEnded):
             self._orphaned_ns = self._clock()
-        return False
+
+    def claim_prompts(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Keys and token ids of requests that want a prompt prediction, each once; none while all is calm.
+
+        A request of which the probe has seen the prompt by then keeps the probe's prediction, unless the
+        probe is not trusted.
+        """
+        if not self._unpredicted or self.calm:
+            return []
+        tracker = self.tracker
+        slots = tracker.slots_of(self._unpredicted)
+        enough = Source.PROBE if self._found.standing.probe else Source.PROMPT
+        without = (slots >= 0) & (tracker.source[slots] < enough)
+        claimed = [item for item, wanted in zip(self._unpredicted.items(), without, strict=True) if wanted]
+        self._unpredicted.clear()
+        return claimed
 
     def step(self) -> bool:
         """Reads what the ring holds, predicts, publishes what changed, and beats; True when frames came."""
@@ -145,6 +191,7 @@ class EngineLane:
             self._telemetry.stats.delay_steps.add(self._delays.read(steps, times_ns))
             self.pace.stepped(steps, times_ns)
         self._courtesy.give_way()
+        self._heed_quality()
         self._predict(frames, now_ns)
         self._courtesy.give_way()
         self._keep_pace(now_ns)
@@ -205,13 +252,14 @@ class EngineLane:
             )
         return None
 
-    def _start(self, event: Started) -> bool:
+    def _start(self, event: Started) -> None:
         longest = self.hello.max_model_len - len(event.prompt_token_ids) if self.hello is not None else 0
         opened = self.tracker.start(event, limit_tokens=max(longest, 0))
         if opened:
             self._opened.add(event.key)
+            if self.tracker.source[event.slot] == Source.NONE:
+                self._unpredicted[event.key] = event.prompt_token_ids
             self.lives.start(event)
-        return opened and self.tracker.source[event.slot] == Source.NONE
 
     def _drop_orphans(self, now_ns: int) -> None:
         if self._orphaned_ns is None or now_ns - self._orphaned_ns < self._orphan_timeout_ns:
@@ -224,6 +272,19 @@ class EngineLane:
     def _forget(self) -> None:
         self.tracker.clear()
         self.lives.clear()
+        self._unpredicted.clear()
+
+    def _heed_quality(self) -> None:
+        found = self._quality.findings
+        if found is self._found:
+            return
+        if found.standing != self._found.standing:
+            self.tracker.dirty[self.tracker.open_slots()] = True
+        self.tracker.use_prompts = found.standing.prompt
+        self.tracker.prompt_stretch = found.correction.prompt_stretch
+        if self.predictor is not None:
+            self.predictor.correction = found.correction
+        self._found = found
 
     def _predict(self, frames: list[Frame], now_ns: int) -> None:
         opened, self._opened = self._opened, set()
@@ -259,7 +320,7 @@ class EngineLane:
             tracker.dirty[tracker.open_slots()] = True
         slots = np.flatnonzero(tracker.dirty)
         if len(slots) or header != self._header:
-            rows = board_rows(spec, tracker, slots, self._gittins(spec, slots))
+            rows = board_rows(spec, tracker, slots, self._gittins(spec, slots), self.basis)
             self._board.publish(slots, rows, header)
             tracker.dirty[slots] = False
             self._header = header
@@ -269,13 +330,14 @@ class EngineLane:
         self.beat()
 
     def _terms(self, spec: PolicySpec) -> Terms:
-        """What the header says of `spec`; nothing but the engine's own order while there is a problem.
+        """What the header says of `spec`; nothing but the engine's own order while there is a problem, or
+        while nothing that is predicted can be trusted.
 
         How long the queue is goes with boosted arrivals alone: the others need no update for it.
         """
         wait_s, token_s = (self.pace.wait_s, self.pace.token_s) if spec.boosts else (0.0, 0.0)
         terms = Terms.of(spec, mean_initial=self._mean.value, wait_s=wait_s, token_s=token_s)
-        if self.problem is None:
+        if self.problem is None and self.basis is not Basis.ARRIVAL:
             return terms
         return replace(terms, order=False, preempt=False, kv_reserve_tokens=-1.0)
 
@@ -291,9 +353,11 @@ class EngineLane:
         believed = np.flatnonzero(tracker.has_posterior[slots])
         if len(believed):
             chosen = slots[believed]
-            distributions = refiner.read(tracker.posterior[chosen])
+            correction = self.predictor.correction
+            distributions = corrected(refiner, tracker.posterior[chosen], correction)
             index[believed] = np.minimum(
-                gittins_index(distributions, refiner.bins.edges), tracker.ceiling(chosen, tracker.age[chosen])
+                gittins_index(distributions, refiner.bins.edges) * correction.stretch,
+                tracker.ceiling(chosen, tracker.age[chosen]),
             )
         return index
 
@@ -303,15 +367,19 @@ def board_rows(
     tracker: RequestTracker,
     slots: npt.NDArray[np.int64],
     gittins: npt.NDArray[np.float64] | None = None,
+    basis: Basis = Basis.PROBE,
 ) -> npt.NDArray[np.void]:
     """Board rows [n] of BOARD_ROW for `slots` [n] under `spec`, with their Gittins indices [n] if it asks.
 
     A free slot, and a request of which nothing is known that the policy could rank by, has an empty row
-    (key 0): the engine ranks it by the mean of initial predictions.
+    (key 0): the engine ranks it by the mean of initial predictions. With Basis.PROMPT nothing that the probe
+    said is used.
     """
     rows = np.zeros(len(slots), dtype=BOARD_ROW)
     initial, remaining = tracker.initial[slots], tracker.remaining[slots]
     exact, age = tracker.exact[slots], tracker.age[slots]
+    if basis is Basis.PROMPT:
+        remaining, gittins = np.maximum(initial - age, 0.0), None
     ranks = rank_requests(
         spec,
         initial=initial,
@@ -321,7 +389,8 @@ def board_rows(
         prompt_tokens=tracker.prompt_tokens[slots],
         gittins=gittins,
     )
-    known = tracker.source[slots] != Source.NONE
+    source = tracker.source[slots]
+    known = source >= Source.PROMPT if basis is Basis.PROMPT else source != Source.NONE
     if spec.name == "oracle":
         known |= exact > 0
     elif spec.name == "mlfq":

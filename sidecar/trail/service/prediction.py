@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from trail.predict.online import NO_CORRECTION, corrected_tokens
 from trail.predict.refine import Refiner
 from trail.service.pending import Rows
 from trail.service.tracker import RequestTracker
@@ -53,6 +54,7 @@ class Predictor:
     def __init__(self, probe: ProbeLike, refiner: Refiner) -> None:
         self.probe = probe
         self.refiner = refiner
+        self.correction = NO_CORRECTION
 
     def update(
         self,
@@ -135,7 +137,8 @@ class Predictor:
             posterior[going] = self.refiner.step(
                 tracker.posterior[slots[going]], probabilities[going], passed
             )
-        tracker.set_remaining(slots, ages, posterior, self.refiner.tokens(posterior))
+        remaining = corrected_tokens(self.refiner, posterior, self.correction)
+        tracker.set_remaining(slots, ages, posterior, remaining)
 
 
 def _newest(

@@ -39,7 +39,7 @@ class PredictorInfo:
     path: str
     model_id: str
     hidden_size: int
-    layer: int
+    layer: int | None
     bins: int
 
 
@@ -117,7 +117,8 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
             description.predictor = self._predictor.path
             description.model = self._predictor.model_id
             description.hidden_size = self._predictor.hidden_size
-            description.layers.append(self._predictor.layer)
+            if self._predictor.layer is not None:
+                description.layers.append(self._predictor.layer)
             description.bins = self._predictor.bins
         return description
 

@@ -17,18 +17,21 @@ from typing import Any, Protocol
 from prometheus_client import start_http_server
 
 from trail.predict.manifest import Manifest, read_manifest
+from trail.predict.quality import Quality
 from trail.predict.refine import Refiner
+from trail.service.catalogue import complete
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
 from trail.service.decision_log import DecisionLog, LaneRecorder
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
-from trail.service.metrics import Metrics, StateCollector
+from trail.service.metrics import Metrics
 from trail.service.observe import ObserveService
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import Predictor
 from trail.service.prompting import PromptPredictorLike, PromptWorker
+from trail.service.quality import QualityMonitor
 from trail.service.server import (
     ControlService,
     Health,
@@ -104,6 +107,12 @@ class Sidecar:
         self.policy = PolicyBox(config.policy)
         self.telemetry = Telemetry(Metrics(), RunStats())
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
+        self.quality = QualityMonitor(
+            Quality(self.manifest, pause=Courtesy().give_way) if self.manifest is not None else None,
+            has_prompt=self.manifest is not None and self.manifest.has_prompt,
+            acts=config.quality == "act",
+            on_failure=self.telemetry.metrics.failures.labels(part="quality").inc,
+        )
         self.health = Health()
         self.inbox = Inbox()
         self.watch = WatchHub()
@@ -125,10 +134,13 @@ class Sidecar:
         self._closers.append(DirectoryLock(self.config.directory).release)
         self._make_lanes()
         self._log_decisions()
+        self.quality.start()
+        self._closers.append(lambda: self.quality.stop(0.3))
         self._start_tracing()
         self._serve_unix()
         self._serve_tcp()
         self._serve_metrics()
+        self._push_metrics()
         self._load()
         self._start_loop()
         self._link_to_redis()
@@ -161,8 +173,9 @@ class Sidecar:
         for engine in range(config.engines):
             board = BoardWriter.create(board_path(config.directory, engine), config.board_rows)
             self._closers.append(lambda board=board: board.close(unlink=True))  # type: ignore[misc]  # bound early
-            ring = None
-            if manifest is not None:
+            ring = expected = None
+            if manifest is not None and manifest.layer is not None:
+                expected = Expected(manifest.hidden_size, manifest.layer)
                 spec = RingSpec(manifest.hidden_size, config.ring_rows_per_frame, config.ring_slots)
                 ring = FrameReader.create(ring_path(config.directory, engine), spec)
                 self._closers.append(lambda ring=ring: ring.close(unlink=True))  # type: ignore[misc]  # bound early
@@ -170,17 +183,18 @@ class Sidecar:
                 engine,
                 board=board,
                 ring=ring,
-                expected=Expected(manifest.hidden_size, manifest.layer) if manifest is not None else None,
+                expected=expected,
                 bins=manifest.bins.k if manifest is not None else 1,
                 mean=self.mean,
                 policy=self.policy,
                 telemetry=self.telemetry,
                 epoch=epoch,
+                quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
             lane.lives.listeners.append(self.watch)
-        self.telemetry.metrics.registry.register(
-            StateCollector(self.lanes.values(), self.policy, lambda: self.mean.value)
+        complete(
+            self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
         )
 
     def _log_decisions(self) -> None:
@@ -200,7 +214,7 @@ class Sidecar:
         try:
             from trail.service.tracing import TraceCollector, make_tracing
 
-            tracing = make_tracing(self.config.traces, self.config.pod)
+            tracing = make_tracing(self.config.traces)
         except Exception as error:  # noqa: BLE001 - scheduling matters more than its traces
             log.error("no traces: %s; give --otlp-endpoint host:port and trail-serving[sidecar]", error)  # noqa: TRY400
             return
@@ -269,6 +283,21 @@ class Sidecar:
 
         self._closers.append(stop)
 
+    def _push_metrics(self) -> None:
+        if self.config.otlp is None:
+            return
+        try:
+            from trail.service.otlp_metrics import OtlpMetrics
+        except ImportError as error:
+            log.error("metrics are not pushed: %s; install trail-serving[sidecar]", error)  # noqa: TRY400 - says it all
+            return
+        pushes = OtlpMetrics(self.config.otlp, self.telemetry.metrics.registry, self._models)
+        pushes.start()
+        self._closers.append(pushes.stop)
+
+    def _models(self) -> dict[str, str]:
+        return {str(lane.engine): lane.hello.model for lane in self.lanes.values() if lane.hello is not None}
+
     def _load(self) -> None:
         if self.manifest is None or self.config.predictor is None:
             return
@@ -280,11 +309,12 @@ class Sidecar:
 
         torch.set_num_threads(self.config.threads)
         manifest, path = self.manifest, self.config.predictor
-        large = manifest.hidden_size >= MEASURED_FROM
-        probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
-        predictor = Predictor(probe, Refiner(manifest.bins, manifest.decoding))
-        for lane in self.lanes.values():
-            lane.predictor = predictor
+        refiner = Refiner(manifest.bins, manifest.decoding)
+        if manifest.layer is not None:
+            large = manifest.hidden_size >= MEASURED_FROM
+            probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
+            for lane in self.lanes.values():
+                lane.predictor = Predictor(probe, refiner)
 
         def load() -> PromptPredictorLike | None:
             prompt = load_prompt(path, manifest)
@@ -294,7 +324,7 @@ class Sidecar:
 
         self.prompts = PromptWorker(
             load,
-            predictor.refiner.point,
+            refiner.point,
             self.telemetry,
             on_loaded=_freeze,
         )

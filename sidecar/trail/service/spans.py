@@ -19,7 +19,6 @@ from opentelemetry.sdk._logs.export import (
     LogRecordExportResult,
     SimpleLogRecordProcessor,
 )
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import (
@@ -34,6 +33,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from trail import __version__
 from trail.service.life import Life, Moment
+from trail.service.otlp_resource import resource_of
 from trail.service.trace_config import TraceConfig
 from trail.wire.changes import Cause, Change
 
@@ -49,11 +49,11 @@ Attributes = dict[str, Any]
 class SpanMaker:
     """Makes spans and events, and hands over those made since the last `take`. Used by one thread."""
 
-    def __init__(self, config: TraceConfig, pod: str = "") -> None:
+    def __init__(self, config: TraceConfig) -> None:
         self._config = config
         self._spans: list[ReadableSpan] = []
         self._events: list[ReadableLogRecord] = []
-        resource = _resource(pod)
+        resource = resource_of(config.place)
         sampler = _Keeping(ParentBased(TraceIdRatioBased(config.ratio)))
         self._tracers = TracerProvider(sampler, resource, shutdown_on_exit=False)
         self._tracers.add_span_processor(SimpleSpanProcessor(_SpanList(self._spans)))
@@ -166,17 +166,6 @@ def _known(attributes: Mapping[str, Any]) -> Attributes:
         for name, value in attributes.items()
         if not (isinstance(value, float) and math.isnan(value))
     }
-
-
-def _resource(pod: str) -> Resource:
-    """Who sends this: the standard variables say, and where they do not, we do."""
-    resource = Resource.create()
-    own = {"service.version": __version__}
-    if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
-        own[SERVICE_NAME] = "trail-sidecar"
-    if pod and "k8s.pod.name" not in resource.attributes:
-        own["k8s.pod.name"] = pod
-    return resource.merge(Resource(own))
 
 
 class _Keeping(Sampler):

@@ -3,8 +3,9 @@
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from trail.service.otlp_settings import place_of
 from trail.wire.names import ENV_OTLP_ENDPOINT
 
 ENV_RATIO = "TRAIL_TRACE_RATIO"
@@ -15,7 +16,7 @@ ENV_KEEP_WAITED = "TRAIL_TRACE_KEEP_WAITED_S"
 """Traces every request that waited so many seconds in the queue, whatever the sampling."""
 
 _OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_OTEL_RATIO = "OTEL_TRACES_SAMPLER_ARG"
+_OTEL_SAMPLER, _OTEL_RATIO = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 _OTEL_DISABLED = "OTEL_SDK_DISABLED"
 
 
@@ -25,14 +26,15 @@ class TraceConfig:
 
     A request whose client sends a `traceparent` is traced if that says so, another one with probability
     `ratio`. `keep_preempted` and `keep_waited_s` (seconds in the queue; infinite: off) trace requests in
-    addition. Credentials, headers, timeouts and resource attributes are the standard OTEL_* variables'.
-    Raises ValueError for values out of range.
+    addition. `place` are attributes of the resource that say where this is; credentials, headers and timeouts
+    are the standard OTEL_* variables'. Raises ValueError for values out of range.
     """
 
     endpoint: str
     ratio: float = 1.0
     keep_preempted: bool = False
     keep_waited_s: float = math.inf
+    place: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.ratio <= 1.0:
@@ -55,17 +57,34 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="a span a request goes to this OTLP receiver, as in http://localhost:4317"
         f" (${ENV_OTLP_ENDPOINT}, ${_OTEL_ENDPOINTS[0]}, ${_OTEL_ENDPOINTS[1]}; %(default)s)")  # fmt: skip
     add("--trace-ratio", type=float, metavar="R",
-        default=environ.get(ENV_RATIO) or environ.get(_OTEL_RATIO) or "1",
+        default=environ.get(ENV_RATIO) or _standard_ratio(environ),
         help="share of requests to trace where no traceparent says it (%(default)s)")  # fmt: skip
     add("--trace-keep-preempted", action="store_true", default=environ.get(ENV_KEEP_PREEMPTED) == "1",
         help="trace preempted requests whatever the sampling")  # fmt: skip
     add("--trace-keep-waited-s", type=float, metavar="S", default=environ.get(ENV_KEEP_WAITED) or "inf",
         help="trace requests that waited this long whatever the sampling (%(default)s)")  # fmt: skip
+    parser.set_defaults(trace_place=place_of(environ))
 
 
 def from_arguments(args: argparse.Namespace) -> TraceConfig | None:
     """The configuration that the parsed arguments state, None where nothing is traced. Raises ValueError."""
     config = TraceConfig(
-        args.otlp_endpoint, args.trace_ratio, args.trace_keep_preempted, args.trace_keep_waited_s
+        args.otlp_endpoint,
+        args.trace_ratio,
+        args.trace_keep_preempted,
+        args.trace_keep_waited_s,
+        args.trace_place,
     )
     return config if config.endpoint else None
+
+
+def _standard_ratio(environ: Mapping[str, str]) -> str:
+    """The ratio that OpenTelemetry's own variables ask for. What they say wrongly keeps no sidecar down."""
+    sampler = environ.get(_OTEL_SAMPLER, "").strip().lower()
+    if sampler.endswith("traceidratio"):
+        try:
+            ratio = float(environ.get(_OTEL_RATIO, ""))
+        except ValueError:
+            return "1"
+        return str(ratio) if 0.0 <= ratio <= 1.0 else "1"
+    return "0" if sampler.endswith("always_off") else "1"

@@ -137,7 +137,7 @@ class Tracing:
             log.warning("traces: %s takes no spans (%s); dropped ones are counted", self._where, why)
 
 
-def make_tracing(config: TraceConfig, pod: str = "") -> Tracing:
+def make_tracing(config: TraceConfig) -> Tracing:
     """Tracing to the configured collector. Raises ImportError where OpenTelemetry is not installed."""
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -147,14 +147,12 @@ def make_tracing(config: TraceConfig, pod: str = "") -> Tracing:
     from trail.service.spans import SpanMaker
 
     # The exporters log every failed batch; ours is one line when the state changes.
-    quiet = logging.getLogger("opentelemetry")
-    quiet.addHandler(logging.NullHandler())
-    quiet.propagate = False
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     insecure = None if os.environ.get("OTEL_EXPORTER_OTLP_INSECURE") else "://" not in config.endpoint or None
     spans = OTLPSpanExporter(endpoint=config.endpoint, insecure=insecure)
     events = OTLPLogExporter(endpoint=config.endpoint, insecure=insecure)
     return Tracing(
-        SpanMaker(config, pod),
+        SpanMaker(config),
         lambda batch: spans.export(batch) == SpanExportResult.SUCCESS,
         lambda batch: events.export(batch) == LogRecordExportResult.SUCCESS,
         config.endpoint,

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.service.events import Finished, Started
+from trail.service.samples import LifeSamples
 
 HISTORY = 2048
 """Predictions a request whose error is remembered; later ones are made but not accounted."""
@@ -71,6 +72,9 @@ class RequestTracker:
     `age` is the number of generated tokens at which `remaining` was predicted, `seen` the largest age of
     which a hidden state was used (UNSEEN before the first). `dirty` marks slots whose board row is to be
     written. Lengths are in tokens; `limit` is the most a request may generate, 0 where unknown.
+    `prompt_said` is what the prompt predictor gave, 0 for nothing; times `prompt_stretch` it becomes the
+    initial prediction, while `use_prompts` is set. `samples` holds some of every request's predictions for
+    when it ends.
     """
 
     def __init__(self, capacity: int, bins: int, mean: RunningMean) -> None:
@@ -89,6 +93,10 @@ class RequestTracker:
         self.has_posterior = np.zeros(capacity, dtype=np.bool_)
         self.dirty = np.zeros(capacity, dtype=np.bool_)
         self.predictions = np.zeros(capacity, dtype=np.int64)
+        self.prompt_said = np.zeros(capacity, dtype=np.float64)
+        self.samples = LifeSamples(capacity, bins)
+        self.use_prompts = True
+        self.prompt_stretch = 1.0
         self._generated = 0  # by requests that are no longer open
         # Predicted total length at every prediction; pages are touched only where written.
         self._history = np.zeros((capacity, HISTORY), dtype=np.float32)
@@ -101,6 +109,10 @@ class RequestTracker:
     def slots_of(self, keys: Iterable[int]) -> npt.NDArray[np.int64]:
         """Slot of every key, -1 where no open request has it."""
         return np.array([self._slot_of.get(key, -1) for key in keys], dtype=np.int64)
+
+    def slot_of(self, key: int) -> int | None:
+        """Slot of an open request, None where none has that key."""
+        return self._slot_of.get(key)
 
     def open_slots(self) -> npt.NDArray[np.int64]:
         """Slots in use, ascending."""
@@ -197,9 +209,12 @@ class RequestTracker:
         It replaces what the probe made of the first hidden state, never what the engine brought.
         """
         slot = self._slot_of.get(key)
-        if slot is None or self.source[slot] >= Source.PROMPT or not np.isfinite(tokens):
+        if slot is None or not np.isfinite(tokens):
             return False
-        self._set_initial(slot, tokens, Source.PROMPT)
+        self.prompt_said[slot] = tokens
+        if self.source[slot] >= Source.PROMPT or not self.use_prompts:
+            return False
+        self._set_initial(slot, tokens * self.prompt_stretch, Source.PROMPT)
         return True
 
     def set_remaining(
@@ -221,6 +236,7 @@ class RequestTracker:
         kept = made < HISTORY
         self._history[slots[kept], made[kept]] = (remaining + ages)[kept]
         self.predictions[slots] = made + 1
+        self.samples.take(slots, ages, posterior, made)
         for slot in slots[self.source[slots] == Source.NONE]:
             self._set_initial(int(slot), float(self.remaining[slot] + self.age[slot]), Source.PROBE)
 
@@ -245,7 +261,8 @@ class RequestTracker:
         del self._slot_of[int(self.key[slot])]
         del self._request_ids[slot]
         for column in (self.key, self.prompt_tokens, self.limit, self.exact, self.initial, self.source,
-                       self.remaining, self.age, self.has_posterior, self.predictions):  # fmt: skip
+                       self.remaining, self.age, self.has_posterior, self.predictions,
+                       self.prompt_said):  # fmt: skip
             column[slot] = 0
         self._generated += max(int(self.seen[slot]), 0)
         self.seen[slot] = UNSEEN
