@@ -14,7 +14,7 @@ export VLLM_NO_USAGE_STATS ?= 1
 DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check test-fast bench-peak bench-overhead eval fidelity sim-control e2e protos lock clean
+.PHONY: help env demo observe test check test-fast bench-peak bench-overhead eval fidelity sim-control e2e protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -32,6 +32,9 @@ $(VENV)/.complete: requirements.lock pyproject.toml
 
 demo: env ## Serve the demo model with and without TRAIL and compare
 	$(BIN)/trail bench demo --arms $(DEMO_ARMS) --max-tokens 640 --repeats 2 --requests 300 --out $(BUILD)/demo
+
+observe: env ## The demo under load, its traces and metrics in one page (build/observe/)
+	$(PY) -m trail.lab.observe --out $(BUILD)/observe
 
 test: check ## Everything: style, types, layers, unit tests, real vLLM
 	$(PY) -m pytest tests

@@ -17,6 +17,7 @@ import pytest
 from snapshots import snapshot
 
 from trail.cli import main
+from trail.lab.top.command import sidecars_here
 from trail.lab.top.source import AddressError, Source, ask_all, target
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
@@ -56,6 +57,17 @@ def test_addresses() -> None:
     for bad in ("pod", ":80", "pod:", "pod:70000", "pod:http"):
         with pytest.raises(AddressError, match="write HOST:PORT"):
             target(bad)
+
+
+def test_without_an_address_the_sidecars_of_this_machine_are_found(tmp_path: Path) -> None:
+    beside = tmp_path / "trail"
+    assert sidecars_here({}, beside) == [str(beside)]
+    for name in ("trail-b", "trail-a", "other", "trail-without"):
+        (tmp_path / name).mkdir()
+    for name in ("trail-b", "trail-a", "other"):
+        (tmp_path / name / "sidecar.sock").touch()
+    assert sidecars_here({}, beside) == [str(tmp_path / "trail-a"), str(tmp_path / "trail-b")]
+    assert sidecars_here({"TRAIL_DIR": "/x/y"}, beside) == ["/x/y"]
 
 
 def test_once_prints_one_frame(

@@ -149,7 +149,7 @@ class DecisionLog:
         self._file.close()
 
     def _write(self) -> None:
-        records = [*self._engines(), *self._loads(time.time())]
+        records = list(self._loads(time.time()))
         taken = 0
         while taken < QUEUE_SIZE:
             try:
@@ -159,6 +159,7 @@ class DecisionLog:
             taken += 1
             records.append(request_record(life, refined))
         try:
+            self._introduce()
             for record in records:
                 self._file.write(_line(record))
             self._file.flush()
@@ -176,12 +177,13 @@ class DecisionLog:
         lines = [_line({"kind": "log", "format": FORMAT, "version": __version__})]
         return lines + [_line(_engine_record(hello)) for hello in self._hellos.values()]
 
-    def _engines(self) -> Iterable[Mapping[str, Any]]:
+    def _introduce(self) -> None:
+        """Writes what engines say of themselves, where it is new. Raises OSError."""
         for lane in self._lanes:
             hello = lane.hello
             if hello is not None and self._hellos.get(lane.engine) != hello:
+                self._file.write(_line(_engine_record(hello)))
                 self._hellos[lane.engine] = hello
-                yield _engine_record(hello)
 
     def _loads(self, now_s: float) -> Iterable[Mapping[str, Any]]:
         for lane in self._lanes:

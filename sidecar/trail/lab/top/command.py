@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.live import Live
 
 from trail.lab.top.frame import frame
 from trail.lab.top.source import AddressError, Reading, Source, ask_all
-from trail.wire.names import DEFAULT_DIR, ENV_DIR
+from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
 
 _LEAST_S, _MOST_S = 0.2, 60.0
 
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("addresses", metavar="ADDRESS", nargs="*",
         help="HOST:PORT (a sidecar's --rank-address) or the directory it shares with vLLM, one or more"
-        f" (${ENV_DIR} or {DEFAULT_DIR})")  # fmt: skip
+        f" (${ENV_DIR}, or every {DEFAULT_DIR}*)")  # fmt: skip
     add("--once", action="store_true", help="print one frame and end; so it does where there is no terminal")
     add("--every", type=float, default=1.0, metavar="SECONDS", help="between two frames (%(default)s)")
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if not _LEAST_S <= args.every <= _MOST_S:
         print(f"trail top: --every must lie in [{_LEAST_S:g}, {_MOST_S:g}] seconds", file=sys.stderr)
         return 2
-    addresses = args.addresses or [os.environ.get(ENV_DIR, str(DEFAULT_DIR))]
+    addresses = args.addresses or sidecars_here(os.environ)
     try:
         sources = [Source(address) for address in dict.fromkeys(addresses)]
     except AddressError as error:
@@ -56,6 +57,14 @@ def run(args: argparse.Namespace) -> int:
     finally:
         for source in sources:
             source.close()
+
+
+def sidecars_here(environ: Mapping[str, str], beside: Path = DEFAULT_DIR) -> list[str]:
+    """Directories of sidecars on this machine: the one in `environ`, or `beside` and those named like it."""
+    if environ.get(ENV_DIR):
+        return [environ[ENV_DIR]]
+    sockets = sorted(beside.parent.glob(f"{beside.name}*/{socket_path(beside).name}"))
+    return [str(socket.parent) for socket in sockets] or [str(beside)]
 
 
 def _once(console: Console, sources: Sequence[Source]) -> int:
