@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trail_operator import names
+from trail_operator.reasons import BlockReason
 
 _CANNOT_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
                           "RegistryUnavailable", "ImageInspectError"})  # fmt: skip
@@ -14,9 +15,9 @@ _CANNOT_START = frozenset({"CreateContainerConfigError", "CreateContainerError",
 
 @dataclass(frozen=True)
 class Blocked:
-    """What keeps the pod: `ImagePullFailed`, `ContainerFailed` or `VolumeMissing`, and a sentence."""
+    """What keeps the pod, and a sentence."""
 
-    reason: str
+    reason: BlockReason
     message: str
 
 
@@ -34,9 +35,9 @@ def blocked(pod: Mapping[str, Any]) -> Blocked | None:
         cause = waiting.get("message") or waiting.get("reason")
         why = f"{container['name']} ({container.get('image', '')}): {cause}"
         if waiting.get("reason") in _CANNOT_PULL:
-            return Blocked("ImagePullFailed", why[:400])
+            return Blocked(BlockReason.IMAGE_PULL_FAILED, why[:400])
         if waiting.get("reason") in _CANNOT_START:
-            return Blocked("ContainerFailed", why[:400])
+            return Blocked(BlockReason.CONTAINER_FAILED, why[:400])
     return _volume_missing(pod, conditions.get("PodScheduled") or {})
 
 
@@ -47,5 +48,5 @@ def _volume_missing(pod: Mapping[str, Any], scheduled: Mapping[str, Any]) -> Blo
             continue
         message = str(scheduled.get("message", ""))
         if scheduled.get("status") == "False" and f'persistentvolumeclaim "{claim}"' in message:
-            return Blocked("VolumeMissing", message[:400])
+            return Blocked(BlockReason.VOLUME_MISSING, message[:400])
     return None

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from trail_operator import names
 from trail_operator.cluster import Cluster, to_workload
@@ -19,11 +20,15 @@ from trail_operator.listing import load, look_at_version
 from trail_operator.loop import Change, ControlLoop
 from trail_operator.loop_port import LoopPort, NoLoop, RedisLoop
 from trail_operator.metrics import Metrics
+from trail_operator.reasons import EventReason
 from trail_operator.stamp import Stamp, patch
 from trail_operator.store import Store, connect
 from trail_operator.teller import Subject, Teller
 from trail_operator.webhook import CertificateError, CertificateWatch, Webhook, listening
 from trail_operator.withdrawal import Withdrawals
+
+if TYPE_CHECKING:
+    from trail_operator.spans import Spans
 
 EXIT_USAGE = 2
 _AGAIN_S = 10.0
@@ -80,10 +85,11 @@ class Operator:
             Leases(kube, config.namespace), LeaseConfig(config.lease, config.namespace, config.identity)
         )
         self.control: ControlLoop | None = None
+        self._spans = _spans(config)
         self._store: Store | None = None
         port: LoopPort = NoLoop()
         if config.redis_url:
-            self._store = Store(connect(config.redis_url))
+            self._store = Store(connect(config.redis_url), config.injection.redis_key)
             self.control = ControlLoop(
                 self._store, is_leader=self.elector.is_leader, on_change=self._c_changed
             )
@@ -121,6 +127,8 @@ class Operator:
             await self._work(stop, watch)
         if self._store is not None:
             await self._store.close()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
     async def _work(self, stop: asyncio.Event, watch: CertificateWatch | None) -> None:
         tasks = [
@@ -188,6 +196,10 @@ class Operator:
                 log.warning("cannot look at the cluster: %s; again in %.0f s", error, every_s)
 
     async def _c_changed(self, change: Change) -> None:
+        self.metrics.c_changes.inc()
+        self.metrics.c.labels(workload=change.workload).set(change.c)
+        if self._spans is not None:
+            self._spans.tell(change)
         namespace, kind, name = change.workload.split("/", 2)
         record = self.cluster.workloads.get(change.workload)
         if record is not None:
@@ -195,7 +207,18 @@ class Operator:
         else:
             subject = Subject("", kind, namespace, name)
         before = "" if change.before is None else f" from {change.before:g}"
-        self.teller.tell(subject, "TrailC", f"c{before} to {change.c:g}: {change.reason}", warning=False)
+        self.teller.tell(
+            subject, str(EventReason.C), f"c{before} to {change.c:g}: {change.reason}", warning=False
+        )
+
+
+def _spans(config: OperatorConfig) -> "Spans | None":
+    if not config.otlp_endpoint:
+        return None
+    # Tens of megabytes, which only those pay who look at spans.
+    from trail_operator.spans import Spans
+
+    return Spans.to(config.otlp_endpoint, config.identity)
 
 
 async def clean(config: OperatorConfig) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from trail_operator.access import valid_key
 from trail_operator.settings import GROUP, NOBODY, InjectionSettings
 from trail_operator.webhook import Certificate
 
@@ -39,6 +40,8 @@ class OperatorConfig:
     lease: str = "trail-operator"
     withdraw_after_s: float = 60.0
     webhook_configuration: str = "trail-operator"
+    otlp_endpoint: str = ""
+    """Collector that hears of each change of c; empty: none."""
 
     def __post_init__(self) -> None:
         for option, name in (("--namespace", self.namespace), ("--lease", self.lease)):
@@ -54,13 +57,25 @@ class OperatorConfig:
             raise ValueError(f"--native-sidecars is {self.native!r}; choose {', '.join(NATIVE_CHOICES)}")
         if not 1 <= self.withdraw_after_s <= 3600:
             raise ValueError(f"--withdraw-after is {self.withdraw_after_s}; give 1 to 3600 seconds")
+        injection = self.injection
         for option, url in (
             ("--redis-url", self.redis_url),
-            ("--sidecar-redis-url", self.injection.redis_url),
+            ("--sidecar-redis-url", injection.redis_url),
         ):
             # The URL may hold a password: it is not repeated.
             if url and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
                 raise ValueError(f"{option} begins with none of redis://, rediss://, unix://")
+        if self.otlp_endpoint and urlsplit(self.otlp_endpoint).scheme not in ("http", "https"):
+            raise ValueError(
+                f"--otlp-endpoint is {self.otlp_endpoint!r}; write http://HOST:PORT or https://..."
+            )
+        if urlsplit(injection.redis_url).password and not (injection.redis_secret or injection.redis_key):
+            raise ValueError(
+                "the URL of Redis holds a password, which would stand in every pod: give sidecars one without"
+                " (--sidecar-redis-url), or theirs (--sidecar-redis-secret)"
+            )
+        if injection.redis_key and not valid_key(self.injection.redis_key):
+            raise ValueError("--sidecar-redis-key is not 64 hexadecimal digits; let redis_secret make one")
 
 
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -98,6 +113,12 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="NAME",
     )
     add(
+        "--sidecar-redis-key",
+        "",
+        "what passwords of sidecars follow from, where the operator keeps the users of Redis",
+        metavar="KEY",
+    )
+    add(
         "--certificate",
         "",
         "certificate of the webhook in PEM; without it no webhook is served",
@@ -117,6 +138,9 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         type=float, metavar="SECONDS")  # fmt: skip
     add("--webhook-configuration", "trail-operator", "MutatingWebhookConfiguration that `clean` deletes",
         metavar="NAME")  # fmt: skip
+    add("--otlp-endpoint", environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        "OTLP collector (HTTP) for a span of each change of c, as http://host:4318",
+        metavar="URL")  # fmt: skip
     add("--log-level", "info", "debug, info, warning or error (%(default)s)",
         choices=_CHOICES["log_level"])  # fmt: skip
     parser.add_argument(
@@ -153,6 +177,7 @@ def from_arguments(args: argparse.Namespace) -> OperatorConfig:
             pull_policy=args.image_pull_policy,
             redis_url=args.sidecar_redis_url or args.redis_url,
             redis_secret=args.sidecar_redis_secret,
+            redis_key=args.sidecar_redis_key,
         ),
         default_policy=_pair(args.default_policy),
         certificate=Certificate(Path(args.certificate), Path(args.key)) if args.certificate else None,
@@ -164,6 +189,7 @@ def from_arguments(args: argparse.Namespace) -> OperatorConfig:
         lease=args.lease,
         withdraw_after_s=args.withdraw_after,
         webhook_configuration=args.webhook_configuration,
+        otlp_endpoint=args.otlp_endpoint,
     )
 
 

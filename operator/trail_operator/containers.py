@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trail_operator import names
+from trail_operator.access import sidecar_user, with_user
 from trail_operator.pods import Target
 from trail_operator.policy import (
     ClaimPredictor,
@@ -178,7 +179,10 @@ def _sidecar_environment(plan: Plan) -> list[Built]:
         reference = {"name": settings.redis_secret, "key": "url", "optional": True}
         out.append({"name": "TRAIL_REDIS_URL", "valueFrom": {"secretKeyRef": reference}})
     elif settings.redis_url:
-        out.append({"name": "TRAIL_REDIS_URL", "value": settings.redis_url})
+        url = settings.redis_url
+        if settings.redis_key:
+            url = with_user(url, settings.redis_key, sidecar_user(plan.workload))
+        out.append({"name": "TRAIL_REDIS_URL", "value": url})
     if policy.telemetry.endpoint:
         out += [
             {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": policy.telemetry.endpoint},

@@ -19,7 +19,7 @@ from trail_operator.loop_port import LoopPort
 from trail_operator.metrics import Metrics
 from trail_operator.pods import annotations, owner
 from trail_operator.policy import TrailPolicy
-from trail_operator.reasons import Reason, Skip
+from trail_operator.reasons import EventReason, Reason, Skip
 from trail_operator.resolve import OFF, Asked
 from trail_operator.review import Outcome
 from trail_operator.stamp import Stamp, desired, patch
@@ -219,17 +219,21 @@ class Controller:
         if answer.get("metadata"):
             self._cluster.observe_workload("MODIFIED", answer, record.kind)
         self._problems.pop(record.key, None)
-        change = "removed" if wanted == Stamp() else "added" if record.stamp == Stamp() else "changed"
-        self._metrics.stamps.labels(change=change).inc()
-        log.info("%s: stamp %s, its pods roll", record.key, change)
-        said = {
-            "added": f"TRAIL is switched on by TrailPolicy {policy}",
-            "changed": f"TrailPolicy {policy} has changed",
-            "removed": "TRAIL is switched off",
-        }[change]
-        self._teller.tell(
-            workload_subject(record), f"Trail{change.capitalize()}", f"{said}; pods roll", warning=False
+        change = (
+            EventReason.REMOVED
+            if wanted == Stamp()
+            else EventReason.ADDED
+            if record.stamp == Stamp()
+            else EventReason.CHANGED
         )
+        word, said = {
+            EventReason.ADDED: ("added", f"TRAIL is switched on by TrailPolicy {policy}"),
+            EventReason.CHANGED: ("changed", f"TrailPolicy {policy} has changed"),
+            EventReason.REMOVED: ("removed", "TRAIL is switched off"),
+        }[change]
+        self._metrics.stamps.labels(change=word).inc()
+        log.info("%s: stamp %s, its pods roll", record.key, word)
+        self._teller.tell(workload_subject(record), str(change), f"{said}; pods roll", warning=False)
         self._status_soon(policy)
 
     def _note(self, record: WorkloadRecord, outcome: TrailPolicy | Skip | None, asked: Asked) -> None:

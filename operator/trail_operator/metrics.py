@@ -38,6 +38,13 @@ class Metrics:
             "trail_operator_certificate_failures", "Changed certificate files that could not be loaded.",
             registry=self.registry,
         )  # fmt: skip
+        self.c_changes = Counter(
+            "trail_operator_c_changes", "Values of c written, of all workloads.", registry=self.registry
+        )
+        self.c = Gauge(
+            "trail_operator_c", "c in force, as this replica wrote it last.", ["workload"],
+            registry=self.registry,
+        )  # fmt: skip
         self.leader = Gauge("trail_operator_leader", "1 on the replica that acts.", registry=self.registry)
         self.queue = Gauge(
             "trail_operator_queue", "Objects that wait to be looked at.", registry=self.registry

@@ -1,11 +1,11 @@
-"""Why a pod or workload is left as it is: the complete list, the same in status, Events, metrics and docs."""
+"""Words that the operator says things by: the complete lists, for status, Events, metrics and docs alike."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Machine-readable reasons. docs/kubernetes/injection.md has an entry for each."""
+    """Why a pod or workload is left as it is. docs/kubernetes/troubleshoot.md has an entry for each."""
 
     OPTED_OUT = "OptedOut"
     INVALID_ANNOTATION = "InvalidAnnotation"
@@ -27,6 +27,38 @@ class Reason(StrEnum):
     WITHDRAWN = "Withdrawn"
     OWNED_WORKLOAD = "OwnedWorkload"
     INTERNAL_ERROR = "InternalError"
+
+
+class ConditionReason(StrEnum):
+    """Reasons of the conditions of a TrailPolicy. docs/kubernetes/troubleshoot.md has an entry for each."""
+
+    ACCEPTED = "Accepted"
+    INVALID_SPEC = "InvalidSpec"
+    ROLLING_OUT = "RollingOut"
+    STARTING = "Starting"
+    SETTLED = "Settled"
+    WITHDRAWN = "Withdrawn"
+    OPERATOR_FAILED = "OperatorFailed"
+    LOOP_FAILED = "LoopFailed"
+    FALLING_BACK = "FallingBack"
+    AS_EXPECTED = "AsExpected"
+
+
+class BlockReason(StrEnum):
+    """What of ours keeps a pod from starting: in Events, `status.withdrawn` and a metric."""
+
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_FAILED = "ContainerFailed"
+    VOLUME_MISSING = "VolumeMissing"
+
+
+class EventReason(StrEnum):
+    """Events on workloads that say what was done; all others have the reason of a skip or of a block."""
+
+    ADDED = "TrailAdded"
+    CHANGED = "TrailChanged"
+    REMOVED = "TrailRemoved"
+    C = "TrailC"
 
 
 @dataclass(frozen=True)

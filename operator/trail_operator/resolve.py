@@ -79,6 +79,11 @@ def resolve(asked: Asked, policies: Policies, default: tuple[str, str] | None) -
     )
 
 
+def is_policy(text: str) -> bool:
+    """Whether an annotation of this text names a policy: not `enabled`, not `disabled`, and no nonsense."""
+    return text.lower() not in ON | OFF and _POLICY.fullmatch(text) is not None
+
+
 def _opted_out(asked: Asked) -> Skip | None:
     places = (("pod", asked.pod), ("workload", asked.workload), ("namespace", asked.namespace_label))
     for place, text in places:

@@ -1,6 +1,6 @@
 """What the operator adds to every injection, whatever the policy says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NOBODY = 65532
 """User of our containers, as in distroless images."""
@@ -21,3 +21,6 @@ class InjectionSettings:
     """Where sidecars find Redis; empty: they keep the policy's c."""
     redis_secret: str = ""
     """Secret of the pod's namespace with the key `url`, which wins over `redis_url`; absent is no error."""
+    redis_key: str = field(default="", repr=False)
+    """What passwords of sidecars follow from in the embedded Redis (`trail_operator.access`); empty: it has
+    none, or `redis_secret` holds it."""

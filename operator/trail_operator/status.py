@@ -8,11 +8,15 @@ from typing import Any
 from trail_operator.cluster import PodRecord, PolicyRecord
 from trail_operator.confighash import policy_hash
 from trail_operator.loop_port import LoopState
+from trail_operator.reasons import ConditionReason
 
 Object = dict[str, Any]
 
 _MOST_WORKLOADS = 100
 _MESSAGE_LIMIT = 1000
+
+_Said = tuple[str, ConditionReason, str]
+"""Status, reason and message of a condition."""
 
 
 @dataclass(frozen=True)
@@ -125,46 +129,50 @@ def _conditions(
 ) -> list[Object]:
     waiting = sum(not pod.running for pod in evidence.pods)
     loops = sorted({loop.degraded for loop in evidence.loops.values() if loop.degraded})
-    degraded = ("False", "AsExpected", "nothing is wrong")
+    degraded: _Said = ("False", ConditionReason.AS_EXPECTED, "nothing is wrong")
     if record.entry.error:
-        degraded = ("True", "InvalidSpec", record.entry.error)
+        degraded = ("True", ConditionReason.INVALID_SPEC, record.entry.error)
     elif evidence.withdrawn:
         last = evidence.withdrawn[-1]
         message = f"{last['workload']}: {last.get('message', '')} ({len(evidence.withdrawn)} in all)"
-        degraded = ("True", "Withdrawn", message)
+        degraded = ("True", ConditionReason.WITHDRAWN, message)
     elif evidence.problems:
-        degraded = ("True", "OperatorFailed", "; ".join(evidence.problems))
+        degraded = ("True", ConditionReason.OPERATOR_FAILED, "; ".join(evidence.problems))
     elif loops:
-        degraded = ("True", "LoopFailed", "; ".join(loops))
+        degraded = ("True", ConditionReason.LOOP_FAILED, "; ".join(loops))
     elif fallen:
         degraded = (
             "True",
-            "FallingBack",
+            ConditionReason.FALLING_BACK,
             f"{fallen} of {len(evidence.pods)} pods are served first come, first served",
         )
-    progressing = ("False", "Settled", "every pod is up with the present policy")
+    progressing: _Said = ("False", ConditionReason.SETTLED, "every pod is up with the present policy")
     if outdated:
-        progressing = ("True", "RollingOut", f"{outdated} pods run with an earlier version of the policy")
+        progressing = (
+            "True",
+            ConditionReason.ROLLING_OUT,
+            f"{outdated} pods run with an earlier version of the policy",
+        )
     elif waiting:
-        progressing = ("True", "Starting", f"{waiting} pods start")
-    ready = (
-        ("True", "Accepted", "the policy is used")
+        progressing = ("True", ConditionReason.STARTING, f"{waiting} pods start")
+    ready: _Said = (
+        ("True", ConditionReason.ACCEPTED, "the policy is used")
         if not record.entry.error
-        else ("False", "InvalidSpec", record.entry.error)
+        else ("False", ConditionReason.INVALID_SPEC, record.entry.error)
     )
     parts = {"Ready": ready, "Progressing": progressing, "Degraded": degraded}
     return [_condition(record, kind, values, now) for kind, values in parts.items()]
 
 
 # No text is empty: servers of 1.20 take an empty one for null.
-def _condition(record: PolicyRecord, kind: str, values: tuple[str, str, str], now: str) -> Object:
+def _condition(record: PolicyRecord, kind: str, values: _Said, now: str) -> Object:
     status, reason, message = values
     before = condition(record.status, kind)
     unchanged = before.get("status") == status and before.get("lastTransitionTime")
     return {
         "type": kind,
         "status": status,
-        "reason": reason,
+        "reason": str(reason),
         "message": message[:_MESSAGE_LIMIT],
         "observedGeneration": record.generation,
         "lastTransitionTime": before["lastTransitionTime"] if unchanged else now,

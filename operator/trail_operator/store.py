@@ -24,6 +24,7 @@ from trail.wire.redis_schema import (
     decode_report,
     encode_control,
 )
+from trail_operator.access import sidecar_rules, sidecar_user
 
 TIMEOUT_S = 2.0
 CONNECTIONS = 16
@@ -64,21 +65,30 @@ def connect(url: str) -> Redis:
 
 
 class Store:
-    """Reads and writes by `client`. Every method raises one of `Failure` where Redis cannot be used."""
+    """Reads and writes by `client`. Every method raises one of `Failure` where Redis cannot be used.
 
-    def __init__(self, client: Redis) -> None:
+    With a `key` the users of sidecars are kept, too: whoever is read about is let in, which a Redis that has
+    forgotten everything needs to hear again.
+    """
+
+    def __init__(self, client: Redis, key: str = "") -> None:
         self._client: Any = client
+        self._key = key
+        self._read_only_keys: bool | None = None
         self._control = self._client.register_script(CONTROL_SCRIPT)
 
     async def read(self, workload: str) -> View:
         """Everything about `workload`. What cannot be read is left out or rejected by name."""
         keys = Keys(workload)
+        admission = await self._admission(workload)
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.zrevrange(keys.pods, 0, PODS_LIMIT - 1, withscores=True)
             pipe.hgetall(keys.c)
             pipe.get(keys.state)
-            (seconds, micros), members, control, state = await pipe.execute()
+            if admission:
+                pipe.execute_command("ACL", "SETUSER", *admission)
+            (seconds, micros), members, control, state, *_ = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         names, rejected = _pod_names(members)
         async with self._client.pipeline(transaction=False) as pipe:
@@ -117,9 +127,21 @@ class Store:
         await self._client.set(Keys(workload).state, encode_state(state))
 
     async def forget(self, workload: str) -> None:
-        """Removes c and the controller's memory of a workload that is no longer controlled."""
+        """Removes c and the controller's memory of a workload that is no longer controlled, and its user."""
         keys = Keys(workload)
         await self._client.delete(keys.c, keys.state)
+        if self._key:
+            await self._client.execute_command("ACL", "DELUSER", sidecar_user(workload))
+
+    async def _admission(self, workload: str) -> list[str]:
+        """Name and rights of a workload's sidecars; empty where nobody keeps users."""
+        if not self._key:
+            return []
+        if self._read_only_keys is None:
+            version = str((await self._client.info("server"))["redis_version"])
+            self._read_only_keys = int(version.split(".", 1)[0]) >= 7
+        rules = sidecar_rules(self._key, workload, read_only_keys=self._read_only_keys)
+        return [sidecar_user(workload), *rules]
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -49,6 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    args = make_parser().parse_args(argv)
+    try:
+        asyncio.run(_run(args))
+    except (ConnectionError, KubeError, OSError, TimeoutError) as error:
+        log.error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - the message says what to do
+        return 1
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="trail-operator-uninstall",
         description="Stops the operator and takes its stamps out of all workloads; pods roll without TRAIL.",
@@ -58,13 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--webhook-configuration", required=True, metavar="NAME", help="what has pods injected"
     )
-    args = parser.parse_args(argv)
-    try:
-        asyncio.run(_run(args))
-    except (ConnectionError, KubeError, OSError, TimeoutError) as error:
-        log.error("%s: %s", type(error).__name__, error)  # noqa: TRY400 - the message says what to do
-        return 1
-    return 0
+    return parser
 
 
 async def _run(args: argparse.Namespace) -> None:

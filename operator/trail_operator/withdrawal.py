@@ -87,16 +87,16 @@ class Withdrawals:
         if (namespace, name) not in self._cluster.policies or not pod.controlled:
             self._teller.tell(
                 pod_subject(pod),
-                pod.blocked.reason,
+                str(pod.blocked.reason),
                 f"TRAIL keeps this pod from starting: {pod.blocked.message}; set {names.INJECT} to disabled"
                 " or mend the policy, and delete the pod",
             )
             return False
         async with self.lock:
             await self._write(namespace, name, pod)
-        self._metrics.withdrawals.labels(reason=pod.blocked.reason).inc()
+        self._metrics.withdrawals.labels(reason=str(pod.blocked.reason)).inc()
         message = f"TRAIL is taken back, since it keeps pods from starting: {pod.blocked.message}"
-        self._teller.tell(self._subject(pod), pod.blocked.reason, message)
+        self._teller.tell(self._subject(pod), str(pod.blocked.reason), message)
         log.warning("%s: %s", pod.workload, message)
         return True
 
@@ -122,7 +122,7 @@ class Withdrawals:
             {
                 "workload": pod.workload,
                 "hash": pod.injection_hash,
-                "reason": pod.blocked.reason,
+                "reason": str(pod.blocked.reason),
                 "message": pod.blocked.message,
                 "since": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }

@@ -40,6 +40,7 @@ COMMANDS = (
     Command("enable", "trail.lab.cluster.enable", "switch TRAIL on for a Deployment or StatefulSet"),
     Command("disable", "trail.lab.cluster.disable", "switch it off again"),
     Command("c", "trail.lab.cluster.c", "show or set c of a TrailPolicy"),
+    Command("explain", "trail.service.explain", "the life of one request, with reasons"),
     Command("explain-injection", "trail.lab.cluster.explain", "say why a pod was injected or not"),
     Command("inspect", "trail.predict.command", "show and check a predictor"),
 )

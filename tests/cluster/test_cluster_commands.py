@@ -1,7 +1,12 @@
 """`trail status`, `enable`, `disable`, `c`, `explain-injection` against a fake API server."""
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +84,77 @@ def test_a_cluster_that_is_away_is_said(
     monkeypatch.setattr(place, str(write_kubeconfig(tmp_path, f"http://127.0.0.1:{port}", "llm")))
     assert trail(name, *COMMANDS[name]) == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2", "just text", "", "a: [", "contexts: 7\nclusters: x\n"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_kubeconfig_that_is_none_is_said(
+    name: str,
+    text: str,
+    trail: Trail,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(text)
+    place = "kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    monkeypatch.setattr(place, str(file))
+    assert trail(name, *COMMANDS[name]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no cluster: " in line
+    assert "set KUBECONFIG" in line
+
+
+@pytest.fixture
+def silent_cluster(tmp_path: Path) -> Iterator[Path]:
+    """A kubeconfig whose server takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield write_kubeconfig(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}", "llm")
+
+
+@pytest.mark.parametrize("name", ["status", "enable", "disable", "c", "explain-injection"])
+def test_an_interrupt_ends_it_with_a_sentence(name: str, silent_cluster: Path) -> None:
+    words = COMMANDS[name.removesuffix("-injection")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, name, *words],
+        env={**os.environ, "KUBECONFIG": str(silent_cluster)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline() == "asking\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == f"trail {said_as(name)}: interrupted; what was done by then stays"
+
+
+def said_as(name: str) -> str:
+    return "c get" if name == "c" else name
+
+
+INTERRUPTED = """
+import sys
+from trail_operator.kube import Kube
+ask = Kube._call
+async def say(self, *words, **more):
+    print("asking", file=sys.stderr, flush=True)
+    return await ask(self, *words, **more)
+Kube._call = say
+from trail.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_reader_that_goes_away_is_no_fault_of_the_cluster(api: FakeApi) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "trail", "status"], stdout=write, stderr=subprocess.PIPE, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -163,7 +239,6 @@ def test_enable_with_a_policy_names_it(api: FakeApi, trail: Trail) -> None:
     [
         (["deploy/web"], "NoVllmContainer"),
         (["deploy/llama", "--policy", "moon"], "PolicyNotFound"),
-        (["deploy/llama", "--policy", "a b"], "InvalidAnnotation"),
     ],
 )
 def test_enable_says_why_nothing_will_be_injected(
@@ -171,6 +246,28 @@ def test_enable_says_why_nothing_will_be_injected(
 ) -> None:
     assert trail("enable", *words) == 1
     assert reason in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", ["a b", "disabled", "Enabled", "a/b/c", "", "/x"])
+def test_enable_refuses_what_names_no_policy_and_writes_nothing(
+    api: FakeApi, trail: Trail, policy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        trail("enable", "deploy/llama", "--policy", policy)
+    assert end.value.code == 2
+    assert "write POLICY or NAMESPACE/POLICY" in capsys.readouterr().err
+    assert wish_of(api) is None
+
+
+@pytest.mark.parametrize("name", ["enable", "disable"])
+@pytest.mark.parametrize("workload", ["llama", "deploy/", "job/llama", "/llama"])
+def test_what_is_no_workload_is_refused(
+    trail: Trail, name: str, workload: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        trail(name, workload)
+    assert end.value.code == 2
+    assert "write deploy/NAME or statefulset/NAME" in capsys.readouterr().err
 
 
 def test_disable_removes_the_annotation(api: FakeApi, trail: Trail) -> None:

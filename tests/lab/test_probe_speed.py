@@ -23,6 +23,8 @@ def run(out: Path, *words: str) -> dict[str, list[dict[str, float | str]]]:
     document = json.loads(out.read_text())
     assert document["hidden"] == 64
     assert document["host"]["cpus"] >= 1
+    assert set(document["training_rows_per_s"]) == set(document["threads"])
+    assert min(document["training_rows_per_s"].values()) > 0
     found: dict[str, list[dict[str, float | str]]] = document["threads"]
     return found
 

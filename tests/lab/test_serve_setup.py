@@ -140,6 +140,8 @@ def test_stock_vllm_never_inherits_a_trail_that_is_switched_on() -> None:
 def test_trail_is_switched_on_by_environment_alone() -> None:
     env = with_trail({"A": "b"}, SETUP)
     assert env == {"A": "b", "TRAIL_ENABLED": "1", "TRAIL_DIR": "/d", "TRAIL_LAYERS": "3"}
+    blind = TrailSetup(Path("/d"), Path("/p"), None, "sjf")
+    assert with_trail({"TRAIL_LAYERS": "3"}, blind) == {"TRAIL_ENABLED": "1", "TRAIL_DIR": "/d"}
 
 
 @pytest.mark.parametrize(("given", "want"), [("a,b", "a,b,trail"), ("trail,a", "trail,a"), ("", "trail")])

@@ -10,7 +10,11 @@ from recording_maker import Truth, make_recording, settings_of, some_prompts
 
 from trail import cli
 from trail.lab.evaluate.arms import ARMS
+from trail.lab.evaluate.predictions import confusion
+from trail.lab.simulate.predictor_files import parse_predictor
+from trail.lab.simulate.workload import Workload
 from trail.predict import artefact
+from trail.predict.bins import Bins
 
 PROMPTS = some_prompts(150, seed=1)
 
@@ -130,6 +134,58 @@ def test_the_verdict_compares_every_arm_on_prompts_that_were_not_trained_on(
     assert [entry["batch"] for entry in document["speed"]][:2] == [1, 4]
     page = (tmp_path / "report.html").read_text()
     assert "trail-paper-refined" in page
+
+
+def test_the_simulator_reads_what_the_verdict_wrote(
+    predictor: Path, training: Path, test_recording: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", str(predictor), "--recording", str(test_recording), "--training", str(training)]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 0
+    document = json.loads((tmp_path / "evaluation.json").read_text())
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 12, 3000)
+    work = Workload("w", np.zeros(3000), np.ones(3000, np.int64), lengths)
+    recorded = parse_predictor(f"recorded:{tmp_path / 'predictions.npz'}")
+    errors = recorded.predict(work, 1, rng).errors(work.output_tokens)
+    # Layer 3 tells the remaining length to within half a token, the prompt nothing.
+    assert errors["refined_mae_tokens"] < 1.5 < errors["initial_mae_tokens"]
+    assert np.isfinite(recorded.predict(work, 1, rng).gittins).all()
+    matrices = document["confusion"]
+    assert np.sum(matrices["initial"]) == document["test"]["requests"]
+    confusion = parse_predictor(f"confusion:{tmp_path / 'evaluation.json'}")
+    errors = confusion.predict(work, 1, rng).errors(work.output_tokens)
+    assert errors["refined_mae_tokens"] < errors["initial_mae_tokens"]
+
+
+def test_confusion_matrices_count_what_was_said_of_what_was_true() -> None:
+    bins = Bins((0, 2, 4, 6, 8, 16))
+    lengths = np.array([3] * 12 + [9] * 12)
+    remaining = np.concatenate([np.arange(n, 0, -1) for n in lengths])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    said = np.where(np.arange(24) < 6, 9.0, lengths)
+    found = confusion(
+        bins,
+        lengths=lengths,
+        remaining=remaining,
+        initial=said,
+        refined=remaining.astype(float),
+        offsets=offsets,
+    )
+    assert found is not None
+    # No length lies in [0, 2) nor in [4, 8): each joins its upper neighbour.
+    assert found["edges"] == [0, 4, 16]
+    assert found["initial"] == [[6, 6], [0, 12]]
+    assert found["refined"][0][1] == found["refined"][1][0] == 0
+    assert 0 <= found["correlation"] <= 1
+    few = confusion(
+        bins,
+        lengths=lengths[:12],
+        remaining=remaining[:36],
+        initial=said[:12],
+        refined=said[:1].repeat(36),
+        offsets=offsets[:13],
+    )
+    assert few is None
 
 
 def test_a_verdict_on_other_training_data_is_refused(

@@ -193,6 +193,17 @@ def test_what_is_not_known_is_said_to_be_unknown_and_can_be_sent() -> None:
     assert isinstance(decode_report(raw), PodReport)
 
 
+@pytest.mark.parametrize(("stated", "told"), [(True, 1.0), (False, 0.0), (None, math.nan)])
+def test_the_operator_is_told_whether_the_engine_caches_prefixes(stated: bool | None, told: float) -> None:
+    scene = Scene()
+    scene.lane.hello = replace(scene.lane.hello, prefix_caching=stated)
+    scene.passes(2.0)
+    raw = {name.encode(): value.encode() for name, value in encode_report(scene.meter.report()).items()}
+    report = decode_report(raw)
+    assert isinstance(report, PodReport)
+    assert report.prefix_cache == pytest.approx(told, nan_ok=True)
+
+
 def test_the_cost_comes_from_steps_prompts_and_time() -> None:
     """Steps of 10 ms, prefill tokens of 0.1 ms, eight slots always full."""
     scene = Scene()

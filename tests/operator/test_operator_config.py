@@ -62,7 +62,9 @@ def test_everything_is_read() -> None:
         (["--user", "me"], {}, "--user is 'me'"),
         (["--certificate", "/c"], {}, "belong together"),
         (["--webhook-port", "70000"], {}, "--webhook-port is 70000"),
-        (["--redis-url", "http://secret@r"], {}, "--redis-url begins with none"),
+        (["--redis-url", "http://hunter2@r"], {}, "--redis-url begins with none"),
+        (["--redis-url", "redis://o:hunter2@r"], {}, "would stand in every pod"),
+        (["--sidecar-redis-key", "hunter2"], {}, "64 hexadecimal digits"),
         (["--namespace", "No"], {}, "--namespace is 'No'"),
         (["--native-sidecars", "maybe"], {}, "--native-sidecars is 'maybe'"),
         (["--withdraw-after", "0"], {}, "--withdraw-after is 0"),
@@ -73,7 +75,7 @@ def test_everything_is_read() -> None:
 def test_what_cannot_be_used_is_named(argv: list[str], environ: dict[str, str], says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
         parse(*argv, environ=environ)
-    assert "secret" not in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 def test_cleaning_needs_no_images() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from operator_kit import SETTINGS, admit, make_pod, make_policy, make_view
 
 from trail_operator import names
+from trail_operator.access import sidecar_user, with_user
 from trail_operator.confighash import injection_hash, policy_hash
 from trail_operator.containers import Plan
 from trail_operator.inject import inject, read_status, strip
@@ -288,3 +289,18 @@ def test_the_secret_wins_over_the_url_and_may_be_absent() -> None:
         "valueFrom": {"secretKeyRef": {"name": "redis", "key": "url", "optional": True}},
     }
     assert "redis://" not in json.dumps(pod)
+
+
+def test_sidecars_of_the_embedded_redis_have_a_user_of_their_workload() -> None:
+    key = "0123456789abcdef" * 4
+    settings = InjectionSettings("s", "e", redis_url="redis://trail-redis:6379/0", redis_key=key)
+    urls = {}
+    for name in ("llama", "chat"):
+        pod = make_pod()
+        pod["metadata"]["name"] = name
+        after = admit(pod, make_view([make_policy()], settings=settings))
+        assert key not in json.dumps(after)
+        (sidecar,) = (c for c in after["spec"]["initContainers"] if c["name"] == names.SIDECAR)
+        urls[name] = next(e["value"] for e in sidecar["env"] if e["name"] == "TRAIL_REDIS_URL")
+        assert urls[name] == with_user("redis://trail-redis:6379/0", key, sidecar_user(f"llm/pod/{name}"))
+    assert urls["llama"] != urls["chat"]

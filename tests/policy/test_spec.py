@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trail.policy.order import Terms
 from trail.policy.spec import POLICY_NAMES, SIZES, PolicySpec, parse_policy
 
 
@@ -89,7 +90,7 @@ def test_adaptive_has_defaults_of_its_own_and_takes_every_parameter(
 ) -> None:
     own = {"c": 0.0, "kv_reserve_tokens": 16.0, "kappa": 1.0, "preempt_ratio": 2.0, "max_preemptions": 1}
     spec = parse_policy(text)
-    assert vars(spec) == {"name": "adaptive", "size": "point", **own, **changed}
+    assert vars(spec) == {"name": "adaptive", "size": "point", "shadow": False, **own, **changed}
     assert spec.text == text
 
 
@@ -98,9 +99,18 @@ def test_the_reserve_can_be_asked_of_every_policy() -> None:
         assert parse_policy(f"{name}-reserve8").kv_reserve_tokens == 8.0
 
 
+def test_in_shadow_the_engine_keeps_its_order() -> None:
+    spec = parse_policy("adaptive-k2-shadow")
+    assert spec.shadow
+    assert (spec.orders, spec.preempts, spec.cuts_off, spec.boosts) == (False, False, True, True)
+    terms = Terms.of(spec, mean_initial=9.0)
+    assert (terms.order, terms.preempt, terms.kv_reserve_tokens) == (False, False, -1.0)
+
+
 specs = st.builds(
     PolicySpec,
     st.sampled_from(POLICY_NAMES),
+    shadow=st.booleans(),
     kv_reserve_tokens=st.sampled_from([-1.0, 0.0, 16.0]),
     preempt_ratio=st.just(1.0),
 )

@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from trail.predict.bins import equal_bins
+from trail.predict.calibration import interval_coverage
+from trail.predict.likelihood import share_beyond, surprise
 from trail.predict.probe import Probe, position_inputs
+from trail.predict.quantiles import truncated
+from trail.predict.recipes import DEFAULT
 from trail.predict.training import (
     ProbeRecipe,
     ProbeRows,
-    _likelihood_loss,
     predict_rows,
     train_probe,
     train_prompt_predictor,
@@ -19,13 +22,58 @@ BINS = equal_bins(4, 40.0)
 RECIPE = ProbeRecipe(hidden_units=32, epochs=12, batch_size=64, position=True, seed=1)
 
 
-def test_a_cut_answer_counts_for_its_bin_and_all_above() -> None:
+def loss(logits: torch.Tensor, lengths: list[int], cut: list[bool]) -> torch.Tensor:
+    given = np.array(lengths)
+    return surprise(logits, BINS.index(given), share_beyond(BINS, given), np.array(cut))
+
+
+def test_a_cut_answer_counts_for_all_that_lies_above_it() -> None:
     logits = torch.tensor([[0.1, 1.0, -0.5, 0.3], [0.4, 0.2, 0.9, -1.0]])
     p = torch.softmax(logits, dim=1).numpy()
-    loss = float(_likelihood_loss(logits, np.array([1, 2]), np.array([True, False])))
-    assert loss == pytest.approx(-(np.log(p[0, 1:].sum()) + np.log(p[1, 2])) / 2, rel=1e-6)
-    free = float(_likelihood_loss(logits, np.array([0, 0]), np.array([True, True])))
-    assert free == pytest.approx(0.0, abs=1e-6)
+    # Cut at 12: of the bin of 10 to 19 the seven numbers from 13 on.
+    found = float(loss(logits, [12, 25], [True, False]))
+    assert found == pytest.approx(-(np.log(0.7 * p[0, 1] + p[0, 2:].sum()) + np.log(p[1, 2])) / 2, rel=1e-6)
+    np.testing.assert_allclose(share_beyond(BINS, np.array([0, 9, 12, 35, 39, 50])), [0.9, 0, 0.7, 1, 1, 1])
+
+
+def test_no_answer_is_impossible_and_every_gradient_finite() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0, -200.0], [0.0, 0.0, 0.0, 200.0]], requires_grad=True)
+    value = loss(logits, [29, 29], [True, True])
+    value.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(value)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_answers_that_end_are_expected_where_answers_end() -> None:
+    """Long answers cut at limits inside wide bins: what is believed below the limit is what is seen there.
+
+    Counting the bin of the limit whole, the mass of cut answers spreads over it, and 80 % intervals of the
+    answers that ended cover more than 80 % of them.
+    """
+    rng = np.random.default_rng(4)
+    limits, n = np.arange(100, 400, 3), 150
+    bins = DEFAULT.make_bins(400.0, cut=True)
+    whole = np.ceil(rng.exponential(200.0, (len(limits), n)))
+    cut = whole > limits[:, None]
+    lengths = np.minimum(whole, limits[:, None])
+    logits = torch.zeros((len(limits), bins.k), requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=300, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        flat = lengths.ravel()
+        every = logits.repeat_interleave(n, dim=0)
+        value = surprise(every, bins.index(flat), share_beyond(bins, flat), cut.ravel())
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(closure)
+    p = np.repeat(torch.softmax(logits.detach(), dim=1).numpy(), n, axis=0)
+    ended = ~cut.ravel()
+    within = truncated(p, bins, np.repeat(limits, n))[ended]
+    covered, _ = interval_coverage(lengths.ravel()[ended].astype(np.int64), within, bins)
+    assert covered == pytest.approx(0.8, abs=0.02)
 
 
 def rows(n: int, seed: int, limit: int) -> ProbeRows:

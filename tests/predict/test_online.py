@@ -17,6 +17,7 @@ from trail.predict.online import (
     Correction,
     corrected_tokens,
     fit_correction,
+    fit_prompt_stretch,
     log_likelihood,
     sharpened,
 )
@@ -146,3 +147,22 @@ def test_tokens_stretch_and_no_correction_is_the_refiner() -> None:
 def test_corrections_outside_the_bounds_are_refused(values: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="must lie in"):
         Correction(*values)
+
+
+@given(st.lists(st.tuples(st.floats(1.0, 500.0), st.integers(1, 500)), min_size=1, max_size=30))
+def test_the_prompts_stretch_is_the_scale_of_least_error_drawn_towards_one(
+    pairs: list[tuple[float, int]],
+) -> None:
+    said, lengths = (np.array(column) for column in zip(*pairs, strict=True))
+    found = fit_prompt_stretch(said, lengths)
+    # The error is piecewise linear in the scale: its least is at one of the ratios.
+    best = min(np.abs(lengths - scale * said).sum() for scale in lengths / said)
+    share = len(said) / (len(said) + PRIOR_REQUESTS)
+    if 1 / BOUND < found < BOUND:
+        scale = found ** (1 / share)
+        assert np.abs(lengths - scale * said).sum() == pytest.approx(best, rel=1e-3, abs=1e-3)
+    assert 1 / BOUND - 1e-5 <= found <= BOUND + 1e-5
+
+
+def test_no_prompt_predictions_no_stretch() -> None:
+    assert fit_prompt_stretch(np.empty(0), np.empty(0, np.int64)) == 1.0

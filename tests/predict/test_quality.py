@@ -36,7 +36,10 @@ def life(
 def lives(
     seed: int, n: int, *, probe: float, prompt: float | None = None, stretch: float = 1.0
 ) -> list[Life]:
-    """Requests of 10 to 60 tokens; beliefs are lognormal, off by a factor e^(spread x), x standard normal."""
+    """Requests of 10 to 60 tokens, or `stretch` times as long, whose beliefs are off by a factor e^(probe x).
+
+    x is standard normal. Beliefs are lognormal of that spread, but of 0.3 at most.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for length in rng.integers(10, 60, n):
@@ -44,11 +47,11 @@ def lives(
         remaining = (length - ages) * np.exp(probe * rng.standard_normal(len(ages)))
         said = 0.0 if prompt is None else float(length * np.exp(prompt * rng.standard_normal()))
         one = life(int(length), list(np.minimum(remaining, 127.0)), said=said)
-        off = np.log(BINS.midpoints / remaining[:, None]) / probe
+        off = np.log(BINS.midpoints / remaining[:, None]) / min(probe, 0.3)
         density = np.exp(-0.5 * np.square(off)) / BINS.midpoints + 1e-12
         one = dataclasses.replace(one, posteriors=density / density.sum(axis=1, keepdims=True))
-        real = max(int(length * stretch), 1)
-        found.append(dataclasses.replace(one, length=real, ages=np.minimum(ages, real)))
+        real = np.floor(ages * stretch).astype(np.int64)
+        found.append(dataclasses.replace(one, length=int(length * stretch), ages=real))
     return found
 
 

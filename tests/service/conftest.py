@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def predictor_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def probe_only_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artefact without a prompt predictor."""
     return _save(tmp_path_factory.mktemp("probe-only"), prompt=False)
+
+
+@pytest.fixture(scope="session")
+def prompt_only_dir(predictor_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artefact that was trained without hidden states."""
+    loaded = artefact.load(predictor_dir)
+    path: Path = tmp_path_factory.mktemp("prompt-only") / "predictor"
+    artefact.save(path, replace(loaded.manifest, layer=None), None, loaded.prompt)
+    return path
 
 
 @pytest.fixture

@@ -101,8 +101,9 @@ class Bench:
         self.steps = 0
         self.lane.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,)), 1)
 
-    def apply(self, *events: Any) -> list[bool]:
-        return [self.lane.apply(event, 1) for event in events]
+    def apply(self, *events: Any) -> None:
+        for event in events:
+            self.lane.apply(event, 1)
 
     def export(self, *items: tuple[int, int, Kind, np.ndarray], layer: int = LAYER) -> None:
         """The worker exports one step's rows."""

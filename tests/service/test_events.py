@@ -69,7 +69,7 @@ def test_every_field_arrives() -> None:
     whole = trail_pb2.EngineEvents(
         hello=trail_pb2.Hello(
             engine=1, vllm_version="0.32", model="m", hidden_size=8, layers=[2, 3], dtype="float16",
-            block_size_tokens=16, kv_blocks=10, max_running=4, max_model_len=99,
+            block_size_tokens=16, kv_blocks=10, max_running=4, max_model_len=99, prefix_caching=False,
         ),
         started=[
             trail_pb2.RequestStarted(
@@ -89,9 +89,15 @@ def test_every_field_arrives() -> None:
     )  # fmt: skip
     hello, finished, begun, load = from_message(whole)
     assert (hello.engine, hello.layers, hello.dtype, hello.max_model_len) == (1, (2, 3), "float16", 99)  # type: ignore[union-attr]  # the first is hello
+    assert hello.prefix_caching is False  # type: ignore[union-attr]  # the same
     assert begun == Started(5, "a", 6, (1, 2), 7, 8, 9, 10.5)
     assert finished == Finished(4, 3, 2, 1, 11, "length")
     assert load == Load(1, 2, 0.5, 3, 4, 5, 6, 7, 8)
+
+
+def test_an_engine_that_does_not_say_whether_it_caches_prefixes_is_not_taken_to_say_no() -> None:
+    (hello,) = from_message(trail_pb2.EngineEvents(hello=trail_pb2.Hello(engine=0)))
+    assert hello.prefix_caching is None  # type: ignore[union-attr]  # it is hello
 
 
 def changed(*items: tuple[int, Change]) -> list[trail_pb2.RequestChanged]:

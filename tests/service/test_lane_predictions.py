@@ -140,8 +140,9 @@ def test_prompt_prediction_replaces_the_probes_and_is_kept(bench: Bench) -> None
 
 
 def test_request_without_hidden_states_counts_down_from_its_prompt(bench: Bench) -> None:
-    (wants_prompt,) = bench.apply(started(11, slot=3))
-    assert wants_prompt
+    bench.apply(started(11, slot=3))
+    assert bench.lane.claim_prompts() == [(11, tuple(range(5)))]
+    assert bench.lane.claim_prompts() == [], "once"
     bench.lane.tracker.set_prompt_prediction(11, 50.0)
     bench.lane.step()
     row = bench.board(3)[0]
@@ -159,8 +160,8 @@ def test_predictions_stay_below_the_requests_own_limit(bench: Bench) -> None:
 
 
 def test_resent_request_keeps_the_initial_prediction_it_brings(bench: Bench) -> None:
-    (wants_prompt,) = bench.apply(started(11, slot=3, age=20, initial=44.0))
-    assert not wants_prompt
+    bench.apply(started(11, slot=3, age=20, initial=44.0))
+    assert bench.lane.claim_prompts() == []
     bench.lane.step()
     row = bench.board(3)[0]
     assert (row["initial"], row["rank"], row["age"], row["slope"]) == (44, 44, 0, 1)

@@ -186,6 +186,20 @@ def test_the_correction_stretches_the_next_predictions(bench: Bench, monitor: Qu
     assert bench.board(4)[0]["remaining"] == 20, "never beyond the request's limit"
 
 
+def test_the_correction_stretches_the_next_initial_predictions(
+    bench: Bench, monitor: QualityMonitor, judging: Judging
+) -> None:
+    monitor.findings = Findings(correction=Correction(prompt_stretch=1.5))
+    bench.lane.step()
+    run_request(bench, 11, 3, 9, "stop", 0)
+    bench.apply(started(12, 4))
+    bench.lane.tracker.set_prompt_prediction(12, 33.0)
+    bench.lane.step()
+    assert bench.board(4)[0]["initial"] == 49.5
+    monitor.look()
+    assert judging.lives[0].prompt_said == 33.0, "judged by what it said itself"
+
+
 def test_the_gittins_index_is_that_of_the_corrected_distribution(
     make_bench: MakeBench, monitor: QualityMonitor
 ) -> None:

@@ -108,6 +108,24 @@ def test_from_prompt_and_frames_to_the_board_and_the_stats_file(
     assert written["delay_us"]["count"] == written["predict_us"]["count"] == 1
 
 
+def test_a_predictor_without_a_probe_orders_by_prompts_alone(run_sidecar: Run, prompt_only_dir: Path) -> None:
+    sidecar = run_sidecar("--policy", "trail-prompt", predictor=prompt_only_dir)
+    board = until(sidecar.board)
+    assert not ring_path(sidecar.directory, 0).exists()
+    stream = EngineStream(sidecar.directory)
+    stream.hello()
+    begin(stream, key=11, slot=3)
+    row = until(lambda: row_of(board, 3, 11))
+    assert 0 < row["rank"] == row["initial"] <= 60
+    description = trail_pb2_grpc.ControlStub(stream.channel).Describe(trail_pb2.DescribeRequest())
+    assert list(description.layers) == []
+    assert health_of(stream.channel) == SERVING
+    stream.close()
+    code, log = sidecar.end()
+    assert (code, left_in(sidecar)) == (0, [])
+    assert "Traceback" not in log
+
+
 def _metrics_port(sidecar: SidecarProcess) -> int | None:
     """The port the process listens on, as the kernel tells it."""
     descriptors = Path(f"/proc/{sidecar.process.pid}/fd").iterdir()

@@ -12,6 +12,8 @@
 {{- define "trail.operator" -}}{{ include "trail.fullname" . }}-operator{{- end -}}
 {{- define "trail.redis" -}}{{ include "trail.fullname" . }}-redis{{- end -}}
 
+{{- define "trail.redisSecret" -}}{{ include "trail.redis" . }}-access{{- end -}}
+
 {{/* Cluster-wide objects of two releases of one name in two namespaces must not meet. */}}
 {{- define "trail.clusterName" -}}{{ .Release.Namespace }}-{{ include "trail.operator" . }}{{- end -}}
 
@@ -113,11 +115,17 @@ redis://{{ include "trail.redis" . }}.{{ .Release.Namespace }}.svc:6379/0
 - {name: TRAIL_OPERATOR_WEBHOOK_CONFIGURATION, value: {{ include "trail.clusterName" . | quote }}}
 - {name: TRAIL_OPERATOR_WEBHOOK_PORT, value: {{ .Values.webhook.port | int | quote }}}
 - {name: TRAIL_OPERATOR_LOG_LEVEL, value: {{ .Values.operator.logLevel | quote }}}
+{{- with .Values.operator.otlpEndpoint }}
+- {name: TRAIL_OPERATOR_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
 {{- if .Values.webhook.enabled }}
 - {name: TRAIL_OPERATOR_CERTIFICATE, value: /certificate/tls.crt}
 - {name: TRAIL_OPERATOR_KEY, value: /certificate/tls.key}
 {{- end }}
-{{- if and (eq .Values.redis.mode "external") .Values.redis.external.secretName }}
+{{- if eq .Values.redis.mode "embedded" }}
+- {name: TRAIL_OPERATOR_REDIS_URL, valueFrom: {secretKeyRef: {name: {{ include "trail.redisSecret" . }}, key: url}}}
+- {name: TRAIL_OPERATOR_SIDECAR_REDIS_KEY, valueFrom: {secretKeyRef: {name: {{ include "trail.redisSecret" . }}, key: key}}}
+{{- else if and (eq .Values.redis.mode "external") .Values.redis.external.secretName }}
 - {name: TRAIL_OPERATOR_REDIS_URL, valueFrom: {secretKeyRef: {name: {{ .Values.redis.external.secretName }}, key: url}}}
 {{- else }}
 - {name: TRAIL_OPERATOR_REDIS_URL, value: {{ include "trail.redisUrl" . | quote }}}

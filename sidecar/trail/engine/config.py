@@ -23,8 +23,9 @@ class EngineConfig:
     """The engine side's settings.
 
     `layers` are indices into Hugging Face `hidden_states`, ascending; empty means that nothing is exported
-    and ranks come from the prompt predictor alone. `problem` is empty, or the sentence that says why TRAIL
-    is off although it was asked for.
+    and ranks come from the prompt predictor alone. `otlp_endpoint` is where vLLM's own spans go unless its
+    user says otherwise, empty for nowhere. `problem` is empty, or the sentence that says why TRAIL is off
+    although it was asked for.
     """
 
     enabled: bool = False
@@ -33,6 +34,7 @@ class EngineConfig:
     export_every: int = 1
     heartbeat_ns: int = int(names.DEFAULT_HEARTBEAT_MS * 1e6)
     stats: bool = False
+    otlp_endpoint: str = ""
     problem: str = ""
 
     @classmethod
@@ -48,6 +50,7 @@ class EngineConfig:
                 export_every=_export_every(environ.get(names.ENV_EXPORT_EVERY, "")),
                 heartbeat_ns=_heartbeat_ns(environ.get(names.ENV_HEARTBEAT_MS, "")),
                 stats=environ.get(ENV_STATS, "").strip() == "1",
+                otlp_endpoint=environ.get(names.ENV_OTLP_ENDPOINT, "").strip(),
             )
         except ConfigError as error:
             return cls(problem=str(error))

@@ -1,12 +1,30 @@
 """What the engine core tells the sidecar: small tuples on the step's path, protobuf off it."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from trail.wire.changes import Cause, Change
 from trail.wire.v1 import trail_pb2
 
 UINT32_MAX = 2**32 - 1
+
+
+class PassageFacts(NamedTuple):
+    """What a request has been through; in the order of `trail.v1.Passage`."""
+
+    queued_ns: int
+    admitted_ns: int
+    first_token_ns: int
+    ended_ns: int
+    waited_ns: int
+    policy_preemptions: int
+    memory_preemptions: int
+    granted: int
+    denied: Sequence[int]
+    fallback_steps: int
+    running: bool
 
 
 class Started(NamedTuple):
@@ -23,6 +41,20 @@ class Started(NamedTuple):
     exact_output_tokens: int
     age: int
     initial_prediction: float
+    passage: PassageFacts | None = None
+
+
+class Changed(NamedTuple):
+    """A request's state changed at `time_ns` (CLOCK_MONOTONIC); `other` is a key, 0 for none."""
+
+    key: int
+    slot: int
+    change: Change
+    time_ns: int
+    age: int
+    cause: Cause = Cause.NONE
+    other: int = 0
+    rank: float | None = None
 
 
 class Finished(NamedTuple):
@@ -34,6 +66,10 @@ class Finished(NamedTuple):
     preemptions: int
     recomputed_tokens: int
     finish_reason: str
+    passage: PassageFacts | None = None
+
+
+Event = Started | Changed | Finished
 
 
 class Load(NamedTuple):
@@ -64,6 +100,7 @@ class EngineFacts:
     kv_blocks: int
     max_running: int
     max_model_len: int
+    prefix_caching: bool
 
     def message(self) -> trail_pb2.EngineEvents:
         """The first message of a stream."""
@@ -79,16 +116,20 @@ class EngineFacts:
                 kv_blocks=self.kv_blocks,
                 max_running=self.max_running,
                 max_model_len=self.max_model_len,
+                prefix_caching=self.prefix_caching,
             )
         )
 
 
-def message(events: Sequence[Started | Finished], load: Load | None) -> trail_pb2.EngineEvents:
+def message(events: Sequence[Event], load: Load | None) -> trail_pb2.EngineEvents:
     """One message with all of `events`, in their order within each kind, and the load if given."""
     return trail_pb2.EngineEvents(
         started=[_started(event) for event in events if isinstance(event, Started)],
         finished=[_finished(event) for event in events if isinstance(event, Finished)],
         load=None if load is None else trail_pb2.Load(**load._asdict()),
+        changed=[_changed(event) for event in events if isinstance(event, Changed)],
+        monotonic_ns=time.monotonic_ns(),
+        wall_ns=time.time_ns(),
     )
 
 
@@ -105,6 +146,19 @@ def _started(event: Started) -> trail_pb2.RequestStarted:
         exact_output_tokens=event.exact_output_tokens,
         age=event.age,
         initial_prediction=event.initial_prediction,
+        passage=_passage(event.passage),
+    )
+
+
+def _changed(event: Changed) -> trail_pb2.RequestChanged:
+    return trail_pb2.RequestChanged(
+        key=event.key,
+        change=event.change.value,  # type: ignore[arg-type]  # the stubs know enums by name only
+        time_ns=event.time_ns,
+        age=event.age,
+        cause=event.cause.value,  # type: ignore[arg-type]
+        other=event.other,
+        rank=event.rank,
     )
 
 
@@ -116,4 +170,9 @@ def _finished(event: Finished) -> trail_pb2.RequestFinished:
         preemptions=event.preemptions,
         recomputed_tokens=event.recomputed_tokens,
         finish_reason=event.finish_reason,
+        passage=_passage(event.passage),
     )
+
+
+def _passage(facts: PassageFacts | None) -> trail_pb2.Passage | None:
+    return None if facts is None else trail_pb2.Passage(**facts._asdict())

@@ -1,4 +1,4 @@
-"""The lifecycle stream: a background thread tells the sidecar which requests start and end.
+"""The lifecycle stream: a background thread tells the sidecar what becomes of requests.
 
 The scheduler's thread only appends small tuples to a queue and never waits. While no stream is open events
 are dropped: a stream begins with `Hello` and all open requests. So does the next one when the sidecar reads
@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from trail.engine.events import EngineFacts, Finished, Load, Started, message
+from trail.engine.events import EngineFacts, Event, Load, Started, message
 from trail.engine.log import logger
 
 LOAD_INTERVAL_S = 0.1
@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S = 1.0
 
 SHUTDOWN_S = 1.0
 
-Item = Started | Finished | None
+Item = Event | None
 
 
 class LifecycleStream:
@@ -57,7 +57,7 @@ class LifecycleStream:
         self._thread.start()
         atexit.register(self.stop, SHUTDOWN_S)
 
-    def report(self, event: Started | Finished) -> None:
+    def report(self, event: Event) -> None:
         """Queue one event; dropped when no stream is open."""
         if not self._open:
             return
@@ -175,13 +175,13 @@ class LifecycleStream:
             logger.warning(line)
 
 
-def _batch(queue: "SimpleQueue[Item]") -> tuple[list[Started | Finished], bool]:
+def _batch(queue: "SimpleQueue[Item]") -> tuple[list[Event], bool]:
     """Events for one message, and whether the stream is to end.
 
-    Waits for the first event up to `LOAD_INTERVAL_S`. In which order starts and ends are to be applied
-    follows from their keys and slots.
+    Waits for the first event up to `LOAD_INTERVAL_S`. In which order they are to be applied follows
+    from their keys and slots.
     """
-    events: list[Started | Finished] = []
+    events: list[Event] = []
     try:
         while len(events) < MESSAGE_EVENTS:
             item = queue.get_nowait() if events else queue.get(timeout=LOAD_INTERVAL_S)

@@ -127,6 +127,7 @@ SCHEDULER = (
     Need("vllm.v1.kv_cache_interface", "KVCacheConfig.kv_cache_groups", "KV memory"),
     Need("vllm.v1.core.kv_cache_manager", "KVCacheManager.block_pool", "KV memory"),
     Need("vllm.v1.core.kv_cache_manager", "KVCacheManager.usage", "KV memory"),
+    Need("vllm.v1.core.kv_cache_manager", "KVCacheManager.enable_caching", "what a preemption may cost"),
     Need("vllm.v1.core.block_pool", "BlockPool.num_gpu_blocks", "KV memory"),
     Need("vllm.v1.core.block_pool", "BlockPool.get_num_free_blocks", "KV memory"),
     Need("vllm.v1.core.sched.request_queue", "RequestQueue.add_request", "ordering", ("request",)),

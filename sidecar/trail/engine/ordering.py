@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trail.engine.board_watch import BoardWatch
+from trail.engine.denials import Denials
+from trail.engine.passages import Passages
 from trail.engine.queues import Queues
 from trail.engine.ranked import Ranked, terms_of
 from trail.engine.slots import SlotTable
 from trail.policy import decide
 from trail.policy.order import Terms
 from trail.wire.board import BoardSnapshot
+from trail.wire.changes import Cause
 
 MAX_MEMORY_VICTIMS = 4
 """Requests preempted in one step, at most, to make room for the head of the queue."""
@@ -41,8 +44,11 @@ class Ordering:
     with every token, and whoever may then take its slot does so with the next update.
     """
 
-    def __init__(self, queues: Queues, table: SlotTable, watch: BoardWatch) -> None:
+    def __init__(self, queues: Queues, table: SlotTable, watch: BoardWatch, passages: Passages) -> None:
         self._queues = queues
+        self._passages = passages
+        self._denials = Denials(passages, table)
+        self._now_ns = 0
         self._table = table
         self._watch = watch
         self._ordered = False
@@ -54,17 +60,21 @@ class Ordering:
         self._waiting_rows = b""
         self._policy: tuple[Any, ...] = ()
         self._stuck: Any = None
-        self._denied: set[int] = set()
         self._held: list[Any] = []
         self.fallback_steps = 0
         self.policy_preemptions = 0
-        self.denied = 0
+
+    @property
+    def denied(self) -> int:
+        """Requests that waited, although a longer one ran, because that one was protected."""
+        return self._denials.count
 
     def before(self, now_ns: int, throttled: bool) -> None:
         """Bring vLLM's queues into order for the step at `now_ns` (CLOCK_MONOTONIC).
 
         `throttled` says that vLLM will start no prompt in this step.
         """
+        self._now_ns = now_ns
         if not self._watch.check(now_ns):
             self.fallback_steps += 1
             self._update = NO_UPDATE
@@ -118,7 +128,17 @@ class Ordering:
 
     def forget(self, slot: int) -> None:
         """The request in `slot` has ended."""
-        self._denied.discard(slot)
+        self._denials.forget(slot)
+
+    def rank_of(self, request: Any) -> float | None:
+        """Rank of a request that waited before this step; None where vLLM's order was kept."""
+        waiting = self._waiting
+        if not self._ordered:
+            return None
+        try:
+            return float(waiting.effective[waiting.requests.index(request)])
+        except ValueError:  # it came after the last look
+            return None
 
     def remember_predictions(self) -> None:
         """Keep the initial predictions that the board last showed, to send them to the next sidecar."""
@@ -164,6 +184,7 @@ class Ordering:
                 self._slots = np.concatenate((running.slots, self._waiting.slots))
         if self._waiting.requests:
             if terms.preempt and running.requests and not throttled and queues.admits():
+                self._denials.look(self._waiting, running, terms, self._now_ns)
                 self._preempt_for_slots(terms)
                 self._preempt_for_memory(terms)
             self._limit_admission(terms)
@@ -217,7 +238,7 @@ class Ordering:
         if free >= len(waiting.requests):
             return
         if not running.effective.max() > waiting.effective[free]:
-            self._note_denied(free, terms)
+            self._denials.by_protection(free)
             return
         could = self._startable(free + len(running.requests))
         swaps = decide.slot_swaps(
@@ -230,15 +251,27 @@ class Ordering:
             running_size=running.size,
             ratio=terms.preempt_ratio,
         )
+        if not swaps and len(could) > free:
+            self._denials.for_slot(could[free])
         room = queues.free_tokens() - max(terms.kv_reserve_tokens, 0.0) * (len(running.requests) - 1)
-        victims: list[int] = []
+        agreed: list[tuple[int, int]] = []
         for victim, newcomer in swaps:
             gives, takes = running.requests[victim], waiting.requests[could[newcomer]]
             room += queues.held_tokens(gives) - queues.need_tokens(takes)
-            if room < 0 or not queues.can_give_way(gives) or not queues.lora_fits(takes):
+            cause = self._obstacle(room, gives, takes)
+            if cause is not None:
+                self._denials.note(could[newcomer], victim, cause)
                 break
-            victims.append(victim)
-        self._preempt(victims)
+            agreed.append((victim, could[newcomer]))
+        self._preempt(agreed, Cause.SLOT)
+
+    def _obstacle(self, room: float, gives: Any, takes: Any) -> Cause | None:
+        """What keeps one request from taking another's slot, with `room` tokens of memory left then."""
+        if room < 0:
+            return Cause.MEMORY
+        if not self._queues.can_give_way(gives):
+            return Cause.BUSY
+        return None if self._queues.lora_fits(takes) else Cause.ADAPTER
 
     def _preempt_for_memory(self, terms: Terms) -> None:
         """Let the first waiting request have the memory of preemptible ones with larger ranks.
@@ -268,9 +301,14 @@ class Ordering:
             ratio=terms.preempt_ratio,
         )
         if not victims:
-            self._note_denied(0, terms)
-        elif all(queues.can_give_way(running.requests[i]) for i in victims):
-            self._preempt(victims)
+            if not self._denials.by_protection(0):
+                self._denials.for_room(0)
+            return
+        busy = next((i for i in victims if not queues.can_give_way(running.requests[i])), None)
+        if busy is not None:
+            self._denials.note(0, busy, Cause.BUSY)
+        else:
+            self._preempt([(victim, 0) for victim in victims], Cause.ROOM)
 
     def _startable(self, most: int) -> list[int]:
         """Indices of the first `most` waiting requests that vLLM would not skip."""
@@ -278,30 +316,18 @@ class Ordering:
         ready = (i for i, request in enumerate(self._waiting.requests) if startable(request))
         return list(islice(ready, most))
 
-    def _preempt(self, victims: list[int]) -> None:
-        """Preempt the running requests at `victims`, and hold them back for this step."""
-        if not victims:
+    def _preempt(self, pairs: list[tuple[int, int]], cause: Cause) -> None:
+        """Preempt the first of each pair of running and waiting requests for the second, and hold it back for
+        this step."""
+        if not pairs:
             return
         timestamp = time.monotonic()
-        for request in [self._running.requests[i] for i in victims]:
+        running, waiting = self._running.requests, self._waiting.requests
+        for request, newcomer in [(running[victim], waiting[taker]) for victim, taker in pairs]:
+            self._passages.policy_preempts(request, newcomer, cause)
             self._queues.preempt(request, timestamp)
             self._held.append(request)
             self._table.preemptions[self._table.by_id[request.request_id]] += 1
             self.policy_preemptions += 1
-        self._running.keep(np.delete(np.arange(len(self._running.requests)), victims))
+        self._running.keep(np.delete(np.arange(len(running)), [victim for victim, _ in pairs]))
         self._slots = np.concatenate((self._running.slots, self._waiting.slots))
-
-    def _note_denied(self, newcomer: int, terms: Terms) -> None:
-        """Count a waiting request, once, that only the protection of a longer one keeps waiting."""
-        waiting, running = self._waiting, self._running
-        slot = int(waiting.slots[newcomer])
-        if slot not in self._denied and decide.was_denied(
-            float(waiting.effective[newcomer]),
-            running.rank,
-            running.protected,
-            newcomer_size=float(waiting.size[newcomer]),
-            running_size=running.size,
-            ratio=terms.preempt_ratio,
-        ):
-            self._denied.add(slot)
-            self.denied += 1

@@ -71,7 +71,25 @@ def switch_on(config: EngineConfig, engine_args: Any, vllm_config: Any) -> str:
         logger.info("TRAIL is on: exporting layers %s to %s", list(config.layers), config.directory)
     else:
         logger.info("TRAIL is on without export: no layers are named, ranks come from prompts alone")
+    if config.otlp_endpoint:
+        trace(config.otlp_endpoint, vllm_config)
     return ""
+
+
+def trace(endpoint: str, vllm_config: Any) -> None:
+    """Have vLLM trace to `endpoint`, unless its user has set another: only then it passes trace headers on to
+    its scheduler, and from there to the sidecar."""
+    try:
+        observability = vllm_config.observability_config
+        if observability.otlp_traces_endpoint is not None:
+            return
+        if not importlib.import_module("vllm.tracing").is_otel_available():
+            logger.warning("TRAIL: no traces: vLLM's environment lacks OpenTelemetry's SDK or OTLP exporter")
+            return
+        observability.otlp_traces_endpoint = endpoint
+        logger.info("TRAIL: vLLM's spans go to %s", endpoint)
+    except Exception as error:  # noqa: BLE001 - requests are served without traces as well
+        logger.warning("TRAIL: no traces: %s: %s", type(error).__name__, error)
 
 
 def _taken(engine_args: Any) -> str:

@@ -28,6 +28,7 @@ class Ranked:
         self.arrival = table.arrival[self.slots]
         self.size: NDArray[np.float64] = np.zeros(0)
         self.rank: NDArray[np.float64] = np.zeros(0)
+        self.cutoff: NDArray[np.integer] = np.zeros(0, np.int64)
         self.protected: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.effective: NDArray[np.float64] = np.zeros(0)
 
@@ -62,6 +63,7 @@ class Ranked:
             size = np.where(known, size, np.maximum(mean - age, 0.0))
             cutoff = np.where(known, cutoff, cutoff_age(terms.c, np.array([mean])))
         self.size = self.rank = size
+        self.cutoff = cutoff
         if terms.boost:
             table, slots = self._table, self.slots
             self.rank = ranks(
@@ -94,7 +96,7 @@ class Ranked:
         """Only the requests at `kept`, in that order."""
         self.requests = [self.requests[i] for i in kept.tolist()]
         self.slots, self.keys, self.arrival = self.slots[kept], self.keys[kept], self.arrival[kept]
-        self.size, self.rank = self.size[kept], self.rank[kept]
+        self.size, self.rank, self.cutoff = self.size[kept], self.rank[kept], self.cutoff[kept]
         self.protected, self.effective = self.protected[kept], self.effective[kept]
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from trail.engine.board_watch import BoardWatch
 from trail.engine.config import EngineConfig, engine_index
-from trail.engine.events import UINT32_MAX, EngineFacts, Finished, Load, Started
+from trail.engine.events import UINT32_MAX, EngineFacts, Event, Finished, Load, PassageFacts, Started
 from trail.engine.lifecycle import LOAD_INTERVAL_S, LifecycleStream
 from trail.engine.log import logger
 from trail.engine.ordering import Ordering
+from trail.engine.passages import Passages
 from trail.engine.queues import Queues
 from trail.engine.slots import Recompute, SlotTable
 from trail.engine.stats import StatsFile, Timing, schedule_stats_path
@@ -35,7 +36,8 @@ class SchedulerSide:
         self._queues = Queues(scheduler)
         engine = engine_index(scheduler.vllm_config.parallel_config)
         self._watch = BoardWatch(names.board_path(config.directory, engine), config.heartbeat_ns)
-        self._ordering = Ordering(self._queues, self._table, self._watch)
+        self._passages = Passages(self._send)
+        self._ordering = Ordering(self._queues, self._table, self._watch, self._passages)
         self._timing = Timing()
         self._totals: dict[str, int] = {}
         self._stats = (
@@ -72,8 +74,10 @@ class SchedulerSide:
             if self._stream.wants_resend:
                 self._ordering.remember_predictions()
                 self._stream.resend(self._open_requests())
+            self._passages.first_tokens(began_ns)
             if self._queues.stock_order:
                 self._ordering.before(began_ns, throttled)
+            self._passages.scheduling(len(self._queues.running))
         except Exception as error:  # noqa: BLE001 - this step is vLLM's own
             self._fail("ordering", error)
         self._own_ns = time.monotonic_ns() - began_ns
@@ -96,6 +100,7 @@ class SchedulerSide:
                     if request_id in self._recompute.above:
                         end = self._scheduler.requests[request_id].num_computed_tokens
                         self._recompute.computed(request_id, end - tokens, end)
+            self._passages.scheduled(self._queues.running, began_ns, self._ordering.rank_of)
             if began_ns >= self._next_load_ns or not self._scheduler.running:
                 self._next_load_ns = began_ns + int(LOAD_INTERVAL_S * 1e9)
                 self._report_load()
@@ -109,7 +114,8 @@ class SchedulerSide:
         """A request entered vLLM's scheduler (or a further part of a streamed one)."""
         try:
             if request.request_id not in self._table.by_id:
-                arrival_s = time.monotonic()
+                now_ns = time.monotonic_ns()
+                arrival_s = now_ns / 1e9
                 slot = self._table.add(
                     request.request_id,
                     arrival_s=arrival_s,
@@ -117,7 +123,9 @@ class SchedulerSide:
                     priority=request.priority,
                     uncomputed=request.num_tokens,
                 )
-                self._send(_started(request, int(self._table.key[slot]), slot, 0, 0.0))
+                key, fallback_steps = int(self._table.key[slot]), self._ordering.fallback_steps
+                passage = self._passages.add(request.request_id, key, slot, now_ns, fallback_steps)
+                self._send(_started(request, key, slot, passage=passage.facts(fallback_steps)))
         except Exception as error:  # noqa: BLE001
             self._fail("noting a request", error)
 
@@ -127,6 +135,7 @@ class SchedulerSide:
             self._preemptions += 1
             self._recompute.preempted(request.request_id, request.num_computed_tokens)
             self._ordering.preempted(request)
+            self._passages.preempted(request, time.monotonic_ns())
         except Exception as error:  # noqa: BLE001
             self._fail("noting a preemption", error)
 
@@ -134,6 +143,8 @@ class SchedulerSide:
         """A request ended."""
         try:
             recomputed = self._recompute.forget(request.request_id)
+            now_ns = time.monotonic_ns()
+            passage = self._passages.end(request, now_ns)
             slot = self._table.by_id.get(request.request_id)
             if slot is None:
                 return
@@ -148,6 +159,7 @@ class SchedulerSide:
                     preemptions=request.num_preemptions,
                     recomputed_tokens=recomputed,
                     finish_reason=str(request.get_finished_reason()).lower(),
+                    passage=passage.facts(self._ordering.fallback_steps, now_ns) if passage else None,
                 )
             )
         except Exception as error:  # noqa: BLE001
@@ -163,7 +175,7 @@ class SchedulerSide:
         except Exception as error:  # noqa: BLE001
             logger.warning("TRAIL: shutting down: %s", error)
 
-    def _send(self, event: Started | Finished) -> None:
+    def _send(self, event: Event) -> None:
         """Report an event of a request that has, or could have, a row on the board."""
         capacity = self._watch.capacity
         if capacity == 0 or event.slot < capacity:
@@ -191,14 +203,17 @@ class SchedulerSide:
     def _open_requests(self) -> list[Started]:
         """All open requests with their ages and the predictions last seen on a board."""
         table, capacity = self._table, self._watch.capacity
-        requests = self._scheduler.requests
+        requests, fallback_steps = self._scheduler.requests, self._ordering.fallback_steps
         return [
             _started(
                 request,
                 int(table.key[slot]),
                 slot,
-                request.num_output_tokens + request.num_output_placeholders,
-                float(table.initial[slot]),
+                passage=passage.facts(fallback_steps)
+                if (passage := self._passages.get(request_id))
+                else None,
+                age=request.num_output_tokens + request.num_output_placeholders,
+                initial=float(table.initial[slot]),
             )
             for request_id, slot in table.by_id.items()
             if (capacity == 0 or slot < capacity) and (request := requests.get(request_id)) is not None
@@ -266,10 +281,13 @@ def _facts(scheduler: Any, config: EngineConfig, engine: int) -> EngineFacts:
         kv_blocks=scheduler.kv_cache_manager.block_pool.num_gpu_blocks,
         max_running=scheduler.max_num_running_reqs,
         max_model_len=scheduler.max_model_len,
+        prefix_caching=bool(scheduler.kv_cache_manager.enable_caching),
     )
 
 
-def _started(request: Any, key: int, slot: int, age: int, initial: float) -> Started:
+def _started(
+    request: Any, key: int, slot: int, *, passage: PassageFacts | None, age: int = 0, initial: float = 0.0
+) -> Started:
     return Started(
         key=key,
         request_id=request.request_id,
@@ -282,6 +300,7 @@ def _started(request: Any, key: int, slot: int, age: int, initial: float) -> Sta
         exact_output_tokens=_exact_length(_extra_args(request).get(names.XARG_OUTPUT_TOKENS)),
         age=age,
         initial_prediction=initial,
+        passage=passage,
     )
 
 

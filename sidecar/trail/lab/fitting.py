@@ -1,4 +1,7 @@
-"""Trains a predictor from recorded answers: choice of layer, probe, filter, prompt predictor."""
+"""Trains a predictor from recorded answers: choice of layer, probe, filter, prompt predictor.
+
+Answers of which only lengths are known give a prompt predictor alone.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,15 @@ from trail.predict.training import (
 
 _VALIDATION_SALT = 7919
 """Added to the seed of the split, so that validation prompts are drawn apart from the held-out ones."""
+_STEPS_WITHOUT_VECTORS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Answers to train on, one entry a request; `sequences` gives their hidden states at a layer.
 
-    `lengths` int [n] are whole output lengths in tokens, `censored` bool [n] marks answers that were cut.
+    Without `layers` there are none, and any layer gives `Sequences.without_vectors`. `lengths` int [n] are
+    whole output lengths in tokens, `censored` bool [n] marks answers that were cut.
     """
 
     prompts: Sequence[tuple[int, ...]]
@@ -48,6 +53,25 @@ class Corpus:
     sha256: str
     model_tokenizer: Path | None = None
     """The model's `tokenizer.json`, for an encoder that reads text."""
+
+    @classmethod
+    def of_lengths(
+        cls,
+        prompts: Sequence[tuple[int, ...]],
+        lengths: npt.NDArray[np.integer],
+        censored: npt.NDArray[np.bool_],
+        *,
+        vocab_size: int,
+        sha256: str,
+    ) -> Corpus:
+        """Answers without hidden states, with about a million of their steps at most."""
+        every = 1 + int(lengths.sum()) // _STEPS_WITHOUT_VECTORS
+        prompt_tokens = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
+
+        def sequences(_layer: int) -> Sequences:
+            return Sequences.without_vectors(lengths, prompt_tokens, every)
+
+        return cls(prompts, lengths, censored, (), sequences, vocab_size, sha256)
 
     def chosen(self, mask: npt.NDArray[np.bool_]) -> Corpus:
         """The requests where `mask` bool [n] is set."""
@@ -86,11 +110,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained predictor; `layers` has the trial's error of every layer tried."""
+    """A trained predictor; `layers` has the trial's error of every layer tried. `probe` is None where there
+    were no hidden states."""
 
-    probe: Probe
+    probe: Probe | None
     decoding: Decoding
     prompt: TrainedPromptPredictor | None
+    bins: Bins
     layers: dict[int, float]
     metrics: dict[str, Any]
     mean_output_tokens: float
@@ -103,8 +129,8 @@ class Fitted:
             model,
             model_id=names[0],
             model_revision=names[1],
-            layer=self.probe.layer,
-            bins=self.probe.bins,
+            layer=None if self.probe is None else self.probe.layer,
+            bins=self.bins,
             training_data_sha256=corpus.sha256,
             mean_output_tokens=self.mean_output_tokens,
             decoding=self.decoding,
@@ -116,7 +142,8 @@ class Fitted:
 def fit(corpus: Corpus, recipe: Recipe, split_seed: int, stages: Stages, device: str = "cpu") -> Fitted:
     """Train on `corpus` by `recipe`. The layer whose trial has the least error on validation prompts is kept.
 
-    Raises ValueError where there is too little to train on.
+    Without layers the prompt predictor is trained alone, with the recipe's filter as it stands. Raises
+    ValueError where there is too little to train on.
     """
     if recipe.cut == "left-out":
         corpus = corpus.chosen(~corpus.censored)
@@ -130,18 +157,24 @@ def fit(corpus: Corpus, recipe: Recipe, split_seed: int, stages: Stages, device:
             "no answer to a validation prompt ended by itself; record more prompts, or with a larger limit of"
             " tokens"
         )
-    bins = recipe.make_bins(float(corpus.lengths.max()))
+    bins = recipe.make_bins(float(corpus.lengths.max()), cut=bool(corpus.censored.any()))
     prompt = _fit_prompt(corpus, split, bins, recipe, stages)
+    if not corpus.layers and prompt is None:
+        raise ValueError("without hidden states there is nothing to train but a prompt predictor")
     trials: dict[int, float] = {}
     if len(corpus.layers) > 1:
         with stages.stage("choice of layer", len(corpus.layers) * recipe.trial.epochs) as advance:
             for layer in corpus.layers:
                 trials[layer] = _Layer(corpus, split, bins, layer).trial(recipe, device, advance)
-    layer = min(trials, key=lambda k: trials[k]) if trials else corpus.layers[0]
+    layer = min(trials, key=lambda k: trials[k]) if trials else (*corpus.layers, 0)[0]
     chosen = _Layer(corpus, split, bins, layer)
-    with stages.stage(f"probe of layer {layer}", recipe.probe.epochs) as advance:
-        probe, probe_metrics = chosen.train(recipe, device, advance)
-    decoding = chosen.decoding(probe, recipe)
+    probe: Probe | None = None
+    probe_metrics: dict[str, float] = {}
+    decoding = recipe.decoding
+    if corpus.layers:
+        with stages.stage(f"probe of layer {layer}", recipe.probe.epochs) as advance:
+            probe, probe_metrics = chosen.train(recipe, device, advance)
+        decoding = chosen.decoding(probe, recipe)
     constant = float(np.median(chosen.sequences.remaining[chosen.sequences.per_row(chosen.training)]))
     metrics: dict[str, Any] = {
         "held_out": chosen.judge(probe, decoding, constant, prompt),
@@ -151,7 +184,7 @@ def fit(corpus: Corpus, recipe: Recipe, split_seed: int, stages: Stages, device:
     if prompt is not None:
         metrics["prompt"] = prompt.metrics
     mean = float(corpus.lengths[chosen.training].mean())
-    return Fitted(probe, decoding, prompt, trials, metrics, mean)
+    return Fitted(probe, decoding, prompt, bins, trials, metrics, mean)
 
 
 class _Layer:
@@ -193,7 +226,7 @@ class _Layer:
         return fit_decoding(validation, predict_rows(probe, validation.rows()), self._bins, recipe.decoding)
 
     def judge(
-        self, probe: Probe, decoding: Decoding, constant: float, prompt: TrainedPromptPredictor | None
+        self, probe: Probe | None, decoding: Decoding, constant: float, prompt: TrainedPromptPredictor | None
     ) -> dict[str, float]:
         """Errors on held-out answers that ended by themselves."""
         judged = self._split.held_out & ~self._corpus.censored

@@ -23,11 +23,14 @@ _TERM_S = 1.0
 
 @dataclass(frozen=True)
 class TrailSetup:
-    """What TRAIL needs beside a server: shared directory, predictor with its layer, policy at start."""
+    """What TRAIL needs beside a server: shared directory, predictor with its layer, policy at start.
+
+    Without a layer nothing is exported, and predictions come from prompts alone.
+    """
 
     directory: Path
     predictor: Path
-    layer: int
+    layer: int | None
     policy: str
     stats_file: Path | None = None
     metrics_port: int | None = None
@@ -66,7 +69,10 @@ def with_trail(env: Mapping[str, str], trail: TrailSetup) -> dict[str, str]:
     out = dict(env)
     out[ENV_ENABLED] = "1"
     out[ENV_DIR] = str(trail.directory)
-    out[ENV_LAYERS] = str(trail.layer)
+    if trail.layer is None:
+        out.pop(ENV_LAYERS, None)
+    else:
+        out[ENV_LAYERS] = str(trail.layer)
     if VLLM_PLUGINS in out:
         plugins = [p for p in out[VLLM_PLUGINS].split(",") if p]
         out[VLLM_PLUGINS] = ",".join([*plugins, *([] if PLUGIN_NAME in plugins else [PLUGIN_NAME])])

@@ -39,7 +39,7 @@ class PredictorSource:
     """A predictor artefact that was loaded once and fits the model."""
 
     path: Path
-    layer: int
+    layer: int | None
     has_prompt: bool
     checked_against_model: bool
 
@@ -112,7 +112,8 @@ def resolve_predictor(path: Path | None, model: ModelSource) -> PredictorSource:
         path = Path(demo_predictor_dir())
     try:
         manifest = read_manifest(path)
-        load_probe(path, manifest)
+        if manifest.layer is not None:
+            load_probe(path, manifest)
         if model.directory is not None:
             check_model(manifest, model.directory)
     except ArtefactError as e:

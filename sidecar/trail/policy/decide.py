@@ -138,9 +138,9 @@ def memory_victims(
     missing = need_tokens - free_tokens
     if missing <= 0:
         return []
-    gives_way = ~running_protected & (running > newcomer)
-    if running_size is not None:
-        gives_way &= running_size >= _least_size(newcomer, newcomer_size, ratio)
+    gives_way = ~running_protected & outranked(
+        newcomer, running, newcomer_size=newcomer_size, running_size=running_size, ratio=ratio
+    )
     candidates = np.flatnonzero(gives_way)
     by_rank = candidates[np.argsort(running[candidates], kind="stable")][::-1]
     victims: list[int] = []
@@ -150,6 +150,21 @@ def memory_victims(
         if missing <= 0:
             return victims
     return []
+
+
+def outranked(
+    newcomer: float,
+    running: Floats,
+    *,
+    newcomer_size: float = 0.0,
+    running_size: Floats | None = None,
+    ratio: float = 1.0,
+) -> Bools:
+    """Which running requests `[n]`, of the ranks `running`, give way to `newcomer` by rank and by ratio."""
+    longer: Bools = running > newcomer
+    if running_size is not None:
+        longer &= running_size >= _least_size(newcomer, newcomer_size, ratio)
+    return longer
 
 
 def was_denied(
@@ -165,10 +180,10 @@ def was_denied(
 
     `running_rank` are ranks before protection. Sizes and `ratio` as in `slot_swaps`.
     """
-    longer = running_protected & (running_rank > newcomer)
-    if running_size is not None:
-        longer &= running_size >= _least_size(newcomer, newcomer_size, ratio)
-    return bool(longer.any())
+    longer = outranked(
+        newcomer, running_rank, newcomer_size=newcomer_size, running_size=running_size, ratio=ratio
+    )
+    return bool((running_protected & longer).any())
 
 
 def admission_limit(

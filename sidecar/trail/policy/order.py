@@ -53,7 +53,7 @@ class Terms:
             boost=spec.boosts,
             c=spec.c,
             mean_initial=0.0 if spec.name == "mlfq" else mean_initial,
-            kv_reserve_tokens=spec.kv_reserve_tokens,
+            kv_reserve_tokens=-1.0 if spec.shadow else spec.kv_reserve_tokens,
             kappa=spec.kappa,
             wait_s=wait_s,
             token_s=token_s,

@@ -27,7 +27,7 @@ _DEFAULTS = {
 }
 
 _NAME = re.compile(rf"^({'|'.join(sorted(POLICY_NAMES, key=len, reverse=True))})(-.*)?$")
-_PART = re.compile(r"^(?:(c|k|ratio)([0-9.]+|inf)|(limit|reserve)([0-9.]+|off)|(gittins))$")
+_PART = re.compile(r"^(?:(c|k|ratio)([0-9.]+|inf)|(limit|reserve)([0-9.]+|off)|(gittins)|(shadow))$")
 _FIELD_OF = {
     "c": "c",
     "k": "kappa",
@@ -54,6 +54,7 @@ class PolicySpec:
     - `max_preemptions`: how often one request is preempted for another, at most; negative means no limit.
     - `size`: what stands for a predicted distribution, its `point` or its `gittins` index. Where there is a
       distribution: trail, adaptive.
+    - `shadow`: requests are predicted and ranked, and the engine keeps its own order all the same.
 
     Raises ValueError when the name is unknown or a parameter is out of range.
     """
@@ -65,6 +66,7 @@ class PolicySpec:
     preempt_ratio: float = _OWN
     max_preemptions: int = _OWN
     size: str = _OWN
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in POLICY_NAMES:
@@ -102,7 +104,7 @@ class PolicySpec:
     @property
     def orders(self) -> bool:
         """Whether requests are served in another order than that of their arrival."""
-        return self.name != "fcfs"
+        return self.name != "fcfs" and not self.shadow
 
     @property
     def boosts(self) -> bool:
@@ -117,7 +119,7 @@ class PolicySpec:
     @property
     def preempts(self) -> bool:
         """Whether a running request may be preempted for one that comes before it."""
-        return self.name in _PREEMPTING and not (self.boosts and self.kappa == 0.0)
+        return self.name in _PREEMPTING and not self.shadow and not (self.boosts and self.kappa == 0.0)
 
     @property
     def text(self) -> str:
@@ -138,11 +140,14 @@ class PolicySpec:
                 parts.append(f"{name}off" if value < 0 else f"{name}{value:g}")
         if self.size != default.size:
             parts.append(self.size)
+        if self.shadow:
+            parts.append("shadow")
         return "-".join(parts)
 
 
 def parse_policy(text: str) -> PolicySpec:
-    """The policy that NAME[-cC][-kKAPPA][-ratioR][-limitN][-reserveTOKENS][-gittins] stands for.
+    """The policy that NAME[-cC][-kKAPPA][-ratioR][-limitN][-reserveTOKENS][-gittins][-shadow]
+    stands for.
 
     For example `trail`, `trail-c0.2`, `fcfs-reserve16`, `adaptive-k2`, `adaptive-kinf`,
     `adaptive-limitoff-reserveoff`. What is not named has the policy's default. Raises ValueError naming the
@@ -160,15 +165,18 @@ def parse_policy(text: str) -> PolicySpec:
     return PolicySpec(name=name, **given)
 
 
-def _parameter(text: str, name: str, part: str) -> tuple[str, float | str]:
+def _parameter(text: str, name: str, part: str) -> tuple[str, float | str | bool]:
     """Field and value that one part of a policy's text stands for."""
     match = _PART.match(part)
     if match is None:
         raise ValueError(
-            f"unknown policy {text!r}: {part!r} is none of cC, kKAPPA, ratioR, limitN, reserveTOKENS, gittins"
+            f"unknown policy {text!r}: {part!r} is none of cC, kKAPPA, ratioR, limitN, reserveTOKENS, "
+            "gittins, shadow"
         )
     if match[5]:
         return "size", "gittins"
+    if match[6]:
+        return "shadow", True
     key, value = match[1] or match[3], match[2] or match[4]
     takes = {
         "c": name in _WITH_CUTOFF,

@@ -1,9 +1,9 @@
 """A predictor on disk: a directory with `trail.json`, the probe's weights and a prompt predictor.
 
     trail.json            identity, metrics, and sha256 of every file below
-    probe.safetensors     the probe
-    prompt/               optional: a transformers BERT-type classifier (config.json, model.safetensors), with
-                          the model's and its own tokenizer where it reads text
+    probe.safetensors     the probe; missing where the predictor was trained without hidden states
+    prompt/               optional beside a probe: a transformers BERT-type classifier (config.json,
+                          model.safetensors), with the model's and its own tokenizer where it reads text
 
 Nothing in it is code and nothing is unpickled.
 """
@@ -49,21 +49,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded and checked predictor; `prompt` is None where the artefact has none."""
+    """A loaded and checked predictor; `probe` or `prompt` is None where the artefact has none."""
 
     manifest: Manifest
-    probe: Probe
+    probe: Probe | None
     prompt: "PromptPredictor | None"
 
 
 def load(path: Path) -> Artefact:
     """Load all of an artefact. Raises ArtefactError unless every part is whole and fits the others."""
     manifest = read_manifest(path)
-    return Artefact(manifest, load_probe(path, manifest), load_prompt(path, manifest))
+    probe = None if manifest.layer is None else load_probe(path, manifest)
+    return Artefact(manifest, probe, load_prompt(path, manifest))
 
 
 def load_probe(path: Path, manifest: Manifest) -> Probe:
-    """Load the probe alone, in milliseconds. Raises ArtefactError."""
+    """Load the probe alone, in milliseconds. Raises ArtefactError, also where there is none."""
+    if manifest.layer is None:
+        raise ArtefactError(
+            f"{path} was trained without hidden states and has no probe; train one from a recording"
+        )
     file = path / PROBE_FILE
     _check_file(path, PROBE_FILE, manifest)
     try:
@@ -97,7 +102,9 @@ def load_prompt(path: Path, manifest: Manifest) -> "PromptPredictor | None":
         raise ArtefactError(f"{path / PROMPT_DIR}: {cause}; copy or train the predictor again") from error
 
 
-def save(path: Path, manifest: Manifest, probe: Probe, prompt: "PromptPredictor | None" = None) -> Manifest:
+def save(
+    path: Path, manifest: Manifest, probe: Probe | None, prompt: "PromptPredictor | None" = None
+) -> Manifest:
     """Write an artefact to `path` and return its manifest with the files' checksums filled in.
 
     An artefact that is already there is replaced whole or, when this fails or is interrupted, not at all.
@@ -110,8 +117,10 @@ def save(path: Path, manifest: Manifest, probe: Probe, prompt: "PromptPredictor 
     ):
         raise ArtefactError(f"{path} holds something else than a predictor; name another directory")
     with replacing_directory(path) as directory:
-        save_file(probe.weights, str(directory / PROBE_FILE))
-        names = [PROBE_FILE]
+        names = []
+        if probe is not None:
+            save_file(probe.weights, str(directory / PROBE_FILE))
+            names.append(PROBE_FILE)
         if prompt is not None:
             names += [f"{PROMPT_DIR}/{name}" for name in prompt.save(directory / PROMPT_DIR)]
         records = {
@@ -151,14 +160,18 @@ def check_model(manifest: Manifest, model: Path) -> None:
         )
 
 
-def _check_parts(manifest: Manifest, probe: Probe, prompt: "PromptPredictor | None") -> None:
-    for name, of_manifest, of_probe in (
-        ("hidden size", manifest.hidden_size, probe.hidden_size),
-        ("layer", manifest.layer, probe.layer),
-        ("bins", manifest.bins, probe.bins),
-    ):
-        if of_manifest != of_probe:
-            raise ArtefactError(f"the manifest's {name} is {of_manifest}, the probe's is {of_probe}")
+def _check_parts(manifest: Manifest, probe: Probe | None, prompt: "PromptPredictor | None") -> None:
+    if probe is None:
+        if manifest.layer is not None or prompt is None:
+            raise ArtefactError("without a probe there is no layer, and there must be a prompt predictor")
+    else:
+        for name, of_manifest, of_probe in (
+            ("hidden size", manifest.hidden_size, probe.hidden_size),
+            ("layer", manifest.layer, probe.layer),
+            ("bins", manifest.bins, probe.bins),
+        ):
+            if of_manifest != of_probe:
+                raise ArtefactError(f"the manifest's {name} is {of_manifest}, the probe's is {of_probe}")
     if prompt is not None and prompt.bins != manifest.bins:
         raise ArtefactError(f"the manifest's bins are {manifest.bins}, the prompt predictor's {prompt.bins}")
 

@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
 def _table(manifest: Manifest) -> str:
     bins = manifest.bins
     files = ", ".join(f"{name} ({record.bytes:,} bytes)" for name, record in manifest.files.items())
+    layer = "no probe" if manifest.layer is None else f"{manifest.layer} of {manifest.num_layers}"
     rows = [
         ("model", f"{manifest.model_id} ({manifest.model_revision})"),
         ("architecture", manifest.model_fingerprint[:16]),
         ("weights", manifest.weights_fingerprint[:16] or "not recorded"),
-        ("layer", f"{manifest.layer} of {manifest.num_layers}, hidden size {manifest.hidden_size}"),
+        ("layer", f"{layer}, hidden size {manifest.hidden_size}"),
         ("bins", f"{bins.k}, from 0 to {bins.edges[-1]:g} tokens"),
         (
             "decoding",

@@ -53,6 +53,20 @@ class Sequences:
         """One value a request [n], repeated at its rows [N]."""
         return np.repeat(values, np.diff(self.offsets))
 
+    @classmethod
+    def without_vectors(
+        cls,
+        lengths: npt.NDArray[np.integer],
+        prompt_tokens: npt.NDArray[np.integer],
+        every: int = 1,
+    ) -> "Sequences":
+        """Every `every`-th token of answers of which only the lengths [n] are known; vectors are a 0 each."""
+        counts = np.maximum((np.asarray(lengths, dtype=np.int64) - 1) // every + 1, 1)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        ages = (np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)) * every
+        vectors = np.broadcast_to(np.float32(0), (len(ages), 1))
+        return cls(vectors, ages, offsets, lengths, prompt_tokens)
+
     @property
     def left(self) -> npt.NDArray[np.int64] | None:
         """The most tokens that could still come at every row, int64 [N]; None without limits."""
@@ -78,7 +92,7 @@ class Sequences:
 
 def evaluate_sequences(
     sequences: Sequences,
-    probe: Probe,
+    probe: Probe | None,
     *,
     constant_tokens: float,
     decoding: Decoding = PAPER,
@@ -88,17 +102,15 @@ def evaluate_sequences(
 
     `mae_constant_tokens`: always `constant_tokens`, the median remaining length of the training rows.
     `mae_prompt_tokens`: the prompt predictor's whole length `prompt_tokens` [n] counted down, where given.
-    `mae_raw_tokens` and `mae_refined_tokens`: the probe at that row alone, and filtered over the request.
+    `mae_raw_tokens` and `mae_refined_tokens`: the probe at that row alone, and filtered over the request,
+    where there is one.
     `mae_initial_*`: the same predictors on the whole length, before the first token. Also `requests` and
     `rows`.
     """
-    raw, refined = predict_sequences(sequences, probe, decoding)
     remaining = sequences.remaining.astype(np.float64)
-    predictions = {
-        "constant": np.full(len(remaining), constant_tokens),
-        "raw": raw,
-        "refined": refined,
-    }
+    predictions = {"constant": np.full(len(remaining), constant_tokens)}
+    if probe is not None:
+        predictions["raw"], predictions["refined"] = predict_sequences(sequences, probe, decoding)
     if prompt_tokens is not None:
         whole = sequences.per_row(np.asarray(prompt_tokens, dtype=np.float64))
         predictions["prompt"] = np.maximum(whole - sequences.ages, 0.0)

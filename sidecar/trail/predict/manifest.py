@@ -12,9 +12,9 @@ from trail.predict.bins import Bins
 from trail.predict.fingerprint import ModelDescription, architecture_fingerprint
 from trail.predict.refine import PAPER, Decoding
 
-FORMAT_VERSION = 3
-_READ_VERSIONS = (2, 3)
-"""Version 2 knew no novelty of the filter, which was 0."""
+FORMAT_VERSION = 4
+_READ_VERSIONS = (2, 3, 4)
+"""Version 2 knew no novelty of the filter, which was 0; up to version 3 every predictor had a probe."""
 
 MANIFEST_FILE = "trail.json"
 PROBE_FILE = "probe.safetensors"
@@ -41,7 +41,8 @@ class Manifest:
     """Identity of a predictor: the model it reads, what it was trained on, and how well it did.
 
     `architecture`, `model_fingerprint` and `weights_fingerprint` come from `fingerprint.describe_model`.
-    `layer` counts as Hugging Face `hidden_states[layer]`. `mean_output_tokens` is the mean whole output
+    `layer` counts as Hugging Face `hidden_states[layer]`; None: there is no probe, only a prompt predictor.
+    `mean_output_tokens` is the mean whole output
     length in the training data, the best guess for a request nobody has looked at. `decoding` says how the
     probe's outputs become predictions. `metrics` and `recipe` are JSON objects for people. `files` is filled
     in when the artefact is saved. Raises ArtefactError for values that contradict each other.
@@ -52,7 +53,7 @@ class Manifest:
     model_fingerprint: str
     weights_fingerprint: str
     architecture: Mapping[str, Any]
-    layer: int
+    layer: int | None
     hidden_size: int
     num_layers: int
     bins: Bins
@@ -69,7 +70,7 @@ class Manifest:
                 raise ArtefactError(
                     f"the architecture has {name} {self.architecture.get(name)!r}, the manifest says {value}"
                 )
-        if not 0 <= self.layer < self.num_layers:
+        if self.layer is not None and not 0 <= self.layer < self.num_layers:
             raise ArtefactError(
                 f"layer {self.layer} does not exist: the model has {self.num_layers} layers, numbered 0 to"
                 f" {self.num_layers - 1} as in Hugging Face hidden_states; name one of these"
@@ -86,7 +87,7 @@ class Manifest:
         *,
         model_id: str,
         model_revision: str,
-        layer: int,
+        layer: int | None,
         bins: Bins,
         training_data_sha256: str,
         mean_output_tokens: float,
@@ -173,6 +174,7 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
     def mapping(name: str) -> dict[str, Any]:
         return dict(get(name, lambda value: isinstance(value, dict), "an object"))
 
+    layer = get("layer", lambda value: value is None or _is_integer(value), "an integer, or null")
     edges = get("bins", lambda value: isinstance(value, list) and all(map(_is_number, value)), "edges")
     mean = get("mean_output_tokens", _is_number, "a number")
     return Manifest(
@@ -181,7 +183,7 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         model_fingerprint=text("model_fingerprint"),
         weights_fingerprint=text("weights_fingerprint"),
         architecture=mapping("architecture"),
-        layer=integer("layer"),
+        layer=layer,
         hidden_size=integer("hidden_size"),
         num_layers=integer("num_layers"),
         bins=Bins(tuple(float(edge) for edge in edges)),
@@ -190,16 +192,18 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         decoding=Decoding.from_json(mapping("decoding")),
         metrics=mapping("metrics"),
         recipe=mapping("recipe"),
-        files=_parse_files(mapping("files")),
+        files=_parse_files(mapping("files"), probe=layer is not None),
     )
 
 
-def _parse_files(entries: Mapping[str, Any]) -> dict[str, FileRecord]:
-    with_prompt = {PROBE_FILE, *PROMPT_FILES}
-    if set(entries) not in ({PROBE_FILE}, with_prompt, with_prompt | set(TOKENIZER_FILES)):
+def _parse_files(entries: Mapping[str, Any], *, probe: bool) -> dict[str, FileRecord]:
+    probe_files = {PROBE_FILE} if probe else set()
+    with_prompt = {*probe_files, *PROMPT_FILES}
+    if set(entries) not in (probe_files or with_prompt, with_prompt, with_prompt | set(TOKENIZER_FILES)):
         raise _FieldError(
-            f"the field files must name {PROBE_FILE}, alone or with {' and '.join(PROMPT_FILES)}, and with"
-            f" these {' and '.join(TOKENIZER_FILES)} or not, got {sorted(entries)}"
+            f"the field files must name {PROBE_FILE} where there is a layer, {' and '.join(PROMPT_FILES)} or"
+            f" not where there is one, and with these {' and '.join(TOKENIZER_FILES)} or not, got"
+            f" {sorted(entries)}"
         )
     records = {}
     for name, entry in entries.items():

@@ -11,9 +11,13 @@ F rises evenly within a bin. The last bin has no end in truth: there the mass fa
 bin's middle as its mean, so that lengths beyond the last edge speak for a larger stretch. Both numbers are
 fitted by likelihood on the last requests, an answer cut at a limit counting as "at least so long", with a
 Gaussian prior in their logarithms around 1, which is the artefact as it was trained.
+
+The prompt predictor gives one number and is stretched as well: requests that wait are ranked by it beside
+those that run, and correcting one of the two alone would favour the other.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +42,17 @@ _FIRST_STEP, _LAST_STEP = 0.16, 0.01
 
 @dataclass(frozen=True)
 class Correction:
-    """What is made of a posterior before it is read. Raises ValueError outside the bounds."""
+    """What is made of a posterior before it is read. Raises ValueError outside the bounds.
+
+    `prompt_stretch` is what the prompt predictor's whole length is multiplied by.
+    """
 
     stretch: float = 1.0
     sharpness: float = 1.0
+    prompt_stretch: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("stretch", "sharpness"):
+        for name in ("stretch", "sharpness", "prompt_stretch"):
             value = getattr(self, name)
             if not 1 / BOUND - 1e-9 <= value <= BOUND + 1e-9:
                 raise ValueError(f"{name} must lie in [{1 / BOUND:g}, {BOUND:g}], got {value}")
@@ -120,11 +128,14 @@ def fit_correction(
     remaining: npt.NDArray[np.integer],
     ended: npt.NDArray[np.bool_],
     weights: Floats,
+    *,
+    pause: Callable[[], None] = lambda: None,
 ) -> Correction:
     """The correction of greatest posterior probability, to about 1 %.
 
     `p` [n, k] is what was believed (`Refiner.read`) when `remaining` [n] tokens were to come; `weights` [n]
     sum to 1 over the rows of a request, since its rows say much the same. Without a row there is none.
+    `pause` is called between pieces of work.
     """
     if not len(p):
         return NO_CORRECTION
@@ -132,6 +143,7 @@ def fit_correction(
 
     def likely(at: tuple[float, float]) -> float:
         if at not in found:
+            pause()
             ll = log_likelihood(sharpened(p, math.exp(at[1])), bins, remaining, ended, math.exp(at[0]))
             found[at] = float(weights @ ll) - prior_cost(at)
         return found[at]
@@ -148,6 +160,22 @@ def fit_correction(
         else:
             step /= 2
     return Correction(stretch=math.exp(best[0]), sharpness=math.exp(best[1]))
+
+
+def fit_prompt_stretch(said: Floats, lengths: npt.NDArray[np.integer]) -> float:
+    """The factor on predicted whole lengths `said` [n] of least absolute error, drawn towards 1.
+
+    Without the prior it is the median of length / said, weighted by said. Answers that were cut have no
+    place here.
+    """
+    if not len(said):
+        return 1.0
+    ratio = lengths / said
+    order = np.argsort(ratio)
+    weight = np.cumsum(said[order])
+    median = ratio[order][np.searchsorted(weight, weight[-1] / 2)]
+    trusted = len(said) / (len(said) + PRIOR_REQUESTS)
+    return math.exp(_held(trusted * math.log(max(float(median), _LEAST)), math.log(BOUND)))
 
 
 def prior_cost(at: tuple[float, float]) -> float:

@@ -7,8 +7,8 @@ the median length of the last requests counted down. They go on judging what is 
 """
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from trail.predict.online import (
     Correction,
     corrected,
     fit_correction,
+    fit_prompt_stretch,
 )
 from trail.predict.refine import Refiner
 from trail.predict.rolling import Errors, Figures, Judged, figures
@@ -31,7 +32,7 @@ WINDOW = 500
 """Finished requests that figures, correction and constant are taken from."""
 FIT_FROM = 100
 """Requests before the first correction, and between two."""
-_FIT_ROWS = 2000
+_FIT_ROWS = 1000
 _CONSTANT_FROM = 20
 
 
@@ -94,14 +95,25 @@ class Verdict:
 
 
 class Quality:
-    """Judges finished requests; no clock, no thread, no randomness."""
+    """Judges finished requests; no clock, no thread, no randomness.
 
-    def __init__(self, manifest: Manifest, *, window: int = WINDOW, fit_from: int = FIT_FROM) -> None:
+    `pause` is called between pieces of work.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        window: int = WINDOW,
+        fit_from: int = FIT_FROM,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
         self.refiner = Refiner(manifest.bins, manifest.decoding)
         self.correction = NO_CORRECTION
         self._artefact = Errors.of_artefact(manifest.metrics)
         self._usual = manifest.mean_output_tokens
         self._fit_from = fit_from
+        self._pause = pause
         self._lives: deque[Life] = deque(maxlen=window)
         self._judged: deque[Judged] = deque(maxlen=window)
         self._probe, self._prompt = Judge(), Judge()
@@ -142,6 +154,7 @@ class Quality:
             axis=0,
         )
         length, limit, said = each.T
+        said = said * self.correction.prompt_stretch
         remaining = length - age
         belief = corrected(self.refiner, posteriors, self.correction)
         stretch = self.correction.stretch
@@ -198,10 +211,15 @@ class Quality:
         ended = np.repeat([life.ended for life in lives], counts)
         stride = -(-len(ages) // _FIT_ROWS)
         rows = slice(None, None, stride)
-        return fit_correction(
+        of_probe = fit_correction(
             self.refiner.read(posteriors[rows]),
             self.refiner.bins,
             (length - ages)[rows],
             ended[rows],
             np.repeat(1.0 / counts, counts)[rows] * stride,
+            pause=self._pause,
         )
+        spoken = [life for life in lives if life.ended and life.prompt_said > 0]
+        said = np.array([life.prompt_said for life in spoken])
+        whole = np.array([life.length for life in spoken], dtype=np.int64)
+        return replace(of_probe, prompt_stretch=fit_prompt_stretch(said, whole))

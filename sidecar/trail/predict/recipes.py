@@ -13,9 +13,9 @@ class Recipe:
     """How probe, prompt predictor and filter are made.
 
     `max_tokens` is where the bins end, None: at the longest answer trained on. `cut` says what an answer is
-    worth that `max_tokens` or the context ended: "left-out", its length is not known; "censored", it is at
-    least that; "whole", servers end it there as well. `fit_decoding`: half-life, novelty and sharpness of the
-    filter are chosen on the validation prompts, a share `validation` of those trained on.
+    worth that `max_tokens` or the context ended: "left-out", its length is not known; "censored", it is
+    more than that; "whole", servers end it there as well. `fit_decoding`: half-life, novelty and sharpness of
+    the filter are chosen on the validation prompts, a share `validation` of those trained on.
     """
 
     name: str
@@ -31,10 +31,18 @@ class Recipe:
     validation: float = 0.1
     held_out: float = 0.1
 
-    def make_bins(self, longest: float) -> Bins:
-        """The bins, for training answers of up to `longest` tokens."""
+    def make_bins(self, longest: float, *, cut: bool = False) -> Bins:
+        """The bins, for training answers of up to `longest` tokens.
+
+        Where some were `cut` and none of the bins says so, the last is for what lies beyond the longest.
+        """
         end = self.max_tokens if self.max_tokens is not None else longest + 1
-        return equal_bins(self.k, end) if self.bins == "equal" else geometric_bins(self.k, end)
+        if self.bins == "equal":
+            return equal_bins(self.k, end)
+        if not cut or self.max_tokens is not None:
+            return geometric_bins(self.k, end)
+        within = geometric_bins(self.k - 1, end).edges
+        return Bins((*within, float(round(end * end / max(within[-2], 1.0)) + 1)))
 
     def seeded(self, seed: int) -> "Recipe":
         """The same with every random choice drawn from `seed`."""

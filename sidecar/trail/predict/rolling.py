@@ -11,8 +11,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 PREDICTORS = ("probe", "prompt", "constant")
-PROGRESS = tuple(f"{10 * tenth}-{10 * tenth + 10}%" for tenth in range(10))
-"""Tenths of a request's whole length, by age."""
+PROGRESS = ("0-25%", "25-50%", "50-75%", "75-100%")
+"""Of a request's whole length, by age."""
 LENGTH_EDGES = (32, 128, 512, 2048)
 LENGTHS = ("1-31", "32-127", "128-511", "512-2047", "2048-")
 """Whole lengths in tokens."""
@@ -105,8 +105,9 @@ def figures(judged: Sequence[Judged]) -> Figures:
 
 def _steps_each(one: Judged) -> Floats:
     """How many decode steps each sample stands for; the prompt's prediction at age 0 for none."""
-    decode = (one.age > 0).astype(np.float64)
-    return np.multiply(decode, max(one.length - 1, 0) / max(decode.sum(), 1.0))
+    decode: Floats = (one.age > 0).astype(np.float64)
+    each: Floats = decode * (max(one.length - 1, 0) / max(float(decode.sum()), 1.0))
+    return each
 
 
 def _mean(values: Floats, weight: Floats) -> float:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from trail.predict.bins import Bins
 from trail.predict.encoder import BASE, EncoderSize
 from trail.predict.epochs import Batches, Epochs, Progress
+from trail.predict.likelihood import log_beyond, share_beyond, surprise
 from trail.predict.probe import HIDDEN_UNITS, POSITION_WEIGHT, WEIGHT_NAMES, Probe, position_inputs
 
 if TYPE_CHECKING:  # training a probe alone needs no transformers
@@ -144,9 +145,9 @@ def train_probe(
     """Train a probe on the rows of `data` that are neither `held_out` nor `validation`, bool [n] each.
 
     Take both from `held_out_prompts`, so that a request's rows stay together. The likelihood of a censored
-    row is that of its bin and all above. The inputs are standardised while training and the scaling is folded
-    into the first layer, so the learning rate suits models whatever the scale of their hidden states. Raises
-    ValueError for shapes that do not fit, no training row, or a loss that is not finite.
+    row is that of all above it (`likelihood`). The inputs are standardised while training and the scaling is
+    folded into the first layer, so the learning rate suits models whatever the scale of their hidden states.
+    Raises ValueError for shapes that do not fit, no training row, or a loss that is not finite.
     """
     recipe = recipe or ProbeRecipe()
     parts = _Parts.of(len(data), data.remaining, held_out, validation, bins)
@@ -169,7 +170,7 @@ def train_probe(
     def loss_of(rows: npt.NDArray[np.int64]) -> torch.Tensor:
         batch = torch.from_numpy(inputs.standardised(rows)).to(device)
         logits = F.linear(F.linear(batch, weights[0], weights[1]).relu(), weights[2], weights[3])
-        return _likelihood_loss(logits, parts.labels[rows], censored[rows])
+        return surprise(logits, parts.labels[rows], parts.beyond[rows], censored[rows])
 
     fit = Epochs(
         optimizer,
@@ -260,9 +261,10 @@ def train_prompt_predictor(
 
 @dataclass(frozen=True)
 class _Parts:
-    """Bin of every row, and the rows to train on, to stop by, and to judge on."""
+    """Bin of every row, its part above the row's length, and the rows to train on, stop by, and judge on."""
 
     labels: npt.NDArray[np.int64]
+    beyond: npt.NDArray[np.float32]
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
@@ -286,7 +288,13 @@ class _Parts:
         train = np.flatnonzero(~held_out & ~stopping)
         if len(train) == 0:
             raise ValueError("every row is held out; nothing is left to train on")
-        return cls(bins.index(lengths), train, np.flatnonzero(stopping & ~held_out), np.flatnonzero(held_out))
+        return cls(
+            bins.index(lengths),
+            share_beyond(bins, lengths),
+            train,
+            np.flatnonzero(stopping & ~held_out),
+            np.flatnonzero(held_out),
+        )
 
     def median(self, lengths: npt.NDArray[np.number]) -> float:
         return float(np.median(lengths[self.train]))
@@ -327,11 +335,16 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Answers:
-    """Distinct prompts and what came of each: answers per bin, float32 [m, k], ended and cut ones."""
+    """Distinct prompts and what came of each: answers per bin, float32 [m, k], ended and cut ones.
+
+    `beyond` float32 [m, k] is the mean part of the bin above the lengths of the cut ones in it, which is
+    every one's where all were cut at one limit.
+    """
 
     prompts: list[tuple[int, ...]]
     ended: torch.Tensor
     cut: torch.Tensor
+    beyond: torch.Tensor
     train: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
 
@@ -346,13 +359,16 @@ class _Answers:
         index: dict[tuple[int, ...], int] = {}
         row_of = np.array([index.setdefault(tuple(prompt), len(index)) for prompt in prompts])
         counts = np.zeros((2, len(index), k), dtype=np.float32)
+        shares = np.zeros((2, len(index), k), dtype=np.float32)
         kind = np.zeros(len(prompts), dtype=np.int64) if censored is None else censored.astype(np.int64)
         for rows in (parts.train, parts.validation):
             np.add.at(counts, (kind[rows], row_of[rows], parts.labels[rows]), 1.0)
+            np.add.at(shares, (kind[rows], row_of[rows], parts.labels[rows]), parts.beyond[rows])
         return cls(
             list(index),
             torch.from_numpy(counts[0]),
             torch.from_numpy(counts[1]),
+            torch.from_numpy(shares[1] / np.maximum(counts[1], 1.0)),
             np.unique(row_of[parts.train]),
             np.unique(row_of[parts.validation]),
         )
@@ -361,25 +377,8 @@ class _Answers:
         """Mean negative log likelihood of the answers to prompts `rows`."""
         log_p = F.log_softmax(logits, dim=1)
         ended, cut = self.ended[rows], self.cut[rows]
-        total = (ended * log_p).sum() + (cut * _log_at_least(log_p)).sum()
+        total = (ended * log_p).sum() + (cut * log_beyond(log_p, self.beyond[rows])).sum()
         return -total / (ended.sum() + cut.sum())
-
-
-def _log_at_least(log_p: torch.Tensor) -> torch.Tensor:
-    """Logarithm of the probability of every bin and all above it, [n, k]."""
-    return torch.logcumsumexp(log_p.flip(1), dim=1).flip(1)
-
-
-def _likelihood_loss(
-    logits: torch.Tensor, labels: npt.NDArray[np.int64], censored: npt.NDArray[np.bool_]
-) -> torch.Tensor:
-    target = torch.from_numpy(labels).to(logits.device)
-    if not censored.any():
-        return F.cross_entropy(logits, target)
-    log_p = F.log_softmax(logits, dim=1)
-    cut = torch.from_numpy(censored).to(logits.device)
-    chosen = torch.where(cut[:, None], _log_at_least(log_p), log_p)
-    return -chosen.gather(1, target[:, None]).mean()
 
 
 def _moments(

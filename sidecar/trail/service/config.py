@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trail.policy.spec import PolicySpec, parse_policy
+from trail.service import trace_config
 from trail.service.otlp_settings import OtlpSettings, otlp_settings
 from trail.service.redis_config import RedisConfig
+from trail.service.trace_config import TraceConfig
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
 
 ENV_PREDICTOR = "TRAIL_PREDICTOR"
@@ -23,7 +25,7 @@ ENV_METRICS_HOST = "TRAIL_METRICS_HOST"
 ENV_METRICS_PORT = "TRAIL_METRICS_PORT"
 """Port of the metrics endpoint; 0: the system chooses; negative: no endpoint."""
 ENV_RANK_ADDRESS = "TRAIL_RANK_ADDRESS"
-"""`host:port` of the read-only TCP server (Ranking and health); empty: none."""
+"""`host:port` of the read-only TCP server (Ranking, Observe, health); empty: none."""
 ENV_QUALITY = "TRAIL_QUALITY"
 """Whether anything follows from the judging of predictions: one of QUALITY_MODES."""
 ENV_THREADS = "TRAIL_THREADS"
@@ -33,7 +35,7 @@ ENV_REDIS_URL = "TRAIL_REDIS_URL"
 ENV_WORKLOAD = "TRAIL_WORKLOAD"
 """`namespace/kind/name` of what this pod belongs to, in Redis."""
 ENV_POD = "TRAIL_POD_NAME"
-"""Name of this pod in Redis."""
+"""Name of this pod in Redis, metrics and traces."""
 
 DEFAULT_METRICS_PORT = 9464
 QUALITY_MODES = ("act", "watch")
@@ -58,6 +60,8 @@ class SidecarConfig:
     rank_address: str = ""
     stats_file: Path | None = None
     redis: RedisConfig | None = None
+    traces: TraceConfig | None = None
+    pod: str = ""
     otlp: OtlpSettings | None = None
     orphan_timeout_s: float = 60.0
 
@@ -109,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--metrics-port", type=int, default=environ.get(ENV_METRICS_PORT, str(DEFAULT_METRICS_PORT)),
         metavar="PORT", help="0: the system chooses; negative: no endpoint (%(default)s)")  # fmt: skip
     add("--rank-address", default=environ.get(ENV_RANK_ADDRESS, ""), metavar="HOST:PORT",
-        help="also answer Rank and health on this TCP address (none)")  # fmt: skip
+        help="also answer Rank, Observe and health on this TCP address (none)")  # fmt: skip
     # No default is shown: the URL may hold a password.
     add("--redis-url", default=environ.get(ENV_REDIS_URL, ""), metavar="URL",
         help=f"Redis through which an operator tunes c (${ENV_REDIS_URL})")  # fmt: skip
@@ -117,6 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="what this pod belongs to, in Redis (%(default)s)")  # fmt: skip
     add("--pod", default=environ.get(ENV_POD, ""), metavar="NAME",
         help="this pod's name, in Redis (%(default)s)")  # fmt: skip
+    trace_config.add_arguments(parser, environ)
     add("--ring-slots", type=int, default=SidecarConfig.ring_slots, metavar="N",
         help="frames the ring holds (%(default)s)")  # fmt: skip
     add("--stats-file", type=Path, default=None, metavar="FILE",
@@ -143,5 +148,7 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         rank_address=args.rank_address,
         stats_file=args.stats_file,
         redis=RedisConfig(args.redis_url, args.workload, args.pod) if args.redis_url else None,
+        traces=trace_config.from_arguments(args),
+        pod=args.pod,
         otlp=args.otlp,
     )

@@ -22,6 +22,8 @@ class Hello:
     kv_blocks: int = 0
     max_running: int = 0
     max_model_len: int = 0
+    prefix_caching: bool | None = None
+    """None: not stated."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def hello_from(message: Any) -> Hello:
         kv_blocks=message.kv_blocks,
         max_running=message.max_running,
         max_model_len=message.max_model_len,
+        prefix_caching=message.prefix_caching if message.HasField("prefix_caching") else None,
     )
 
 

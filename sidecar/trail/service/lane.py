@@ -12,6 +12,7 @@ from trail.policy.order import Terms
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
 from trail.predict.online import corrected
+from trail.service.calm import Calm
 from trail.service.courtesy import Courtesy
 from trail.service.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
 from trail.service.lives import Lives
@@ -94,7 +95,9 @@ class EngineLane:
         self._clock = clock
         self._courtesy = Courtesy()
         self._delays = DelayMeter()
+        self._calm = Calm()
         self._opened: set[int] = set()
+        self._unpredicted: dict[int, tuple[int, ...]] = {}
         self._header: BoardHeader | None = None
         self._beat_ns: int | None = None
 
@@ -114,12 +117,23 @@ class EngineLane:
         return self._quality.basis(self._policy.current[0], self._found.standing)
 
     @property
+    def calm(self) -> bool:
+        """Whether nobody waits for this engine, so that nothing depends on how soon predictions are made."""
+        return self._calm.look(
+            self._clock(),
+            open_requests=len(self.tracker),
+            slots=self.hello.max_running if self.hello is not None else 0,
+            waiting=self.load.waiting,
+            kv_usage=self.load.kv_usage,
+        )
+
+    @property
     def beat_ns(self) -> int | None:
         """When it last told the engine that predictions are being made (CLOCK_MONOTONIC), None before."""
         return self._beat_ns
 
-    def apply(self, event: Event, session: int) -> bool:
-        """Takes one event of the stream `session`; True when the request needs a prompt prediction.
+    def apply(self, event: Event, session: int) -> None:
+        """Takes one event of the stream `session`.
 
         Events of another stream than the latest that said hello are ignored. Raises ValueError for a
         request that no board row can hold.
@@ -127,15 +141,17 @@ class EngineLane:
         if isinstance(event, Hello):
             self._greet(event, session)
         elif session != self.session:
-            return False
+            return
         elif isinstance(event, Started):
-            return self._start(event)
+            self._start(event)
         elif isinstance(event, Changed):
             self.lives.change(event)
         elif isinstance(event, Clocks):
             self.lives.clocks(event)
         elif isinstance(event, Finished):
+            self._unpredicted.pop(event.key, None)
             self._quality.finished(self.tracker, event)
+            self.lives.ending(event)
             outcome = self.tracker.finish(event)
             if outcome is not None:
                 self._telemetry.metrics.observe_outcome(self.engine, outcome)
@@ -146,7 +162,22 @@ class EngineLane:
             self.load = event
         elif isinstance(event, StreamEnded):
             self._orphaned_ns = self._clock()
-        return False
+
+    def claim_prompts(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Keys and token ids of requests that want a prompt prediction, each once; none while all is calm.
+
+        A request of which the probe has seen the prompt by then keeps the probe's prediction, unless the
+        probe is not trusted.
+        """
+        if not self._unpredicted or self.calm:
+            return []
+        tracker = self.tracker
+        slots = tracker.slots_of(self._unpredicted)
+        enough = Source.PROBE if self._found.standing.probe else Source.PROMPT
+        without = (slots >= 0) & (tracker.source[slots] < enough)
+        claimed = [item for item, wanted in zip(self._unpredicted.items(), without, strict=True) if wanted]
+        self._unpredicted.clear()
+        return claimed
 
     def step(self) -> bool:
         """Reads what the ring holds, predicts, publishes what changed, and beats; True when frames came."""
@@ -219,13 +250,14 @@ class EngineLane:
             )
         return None
 
-    def _start(self, event: Started) -> bool:
+    def _start(self, event: Started) -> None:
         longest = self.hello.max_model_len - len(event.prompt_token_ids) if self.hello is not None else 0
         opened = self.tracker.start(event, limit_tokens=max(longest, 0))
         if opened:
             self._opened.add(event.key)
+            if self.tracker.source[event.slot] == Source.NONE:
+                self._unpredicted[event.key] = event.prompt_token_ids
             self.lives.start(event)
-        return opened and self.tracker.source[event.slot] == Source.NONE
 
     def _drop_orphans(self, now_ns: int) -> None:
         if self._orphaned_ns is None or now_ns - self._orphaned_ns < self._orphan_timeout_ns:
@@ -238,6 +270,7 @@ class EngineLane:
     def _forget(self) -> None:
         self.tracker.clear()
         self.lives.clear()
+        self._unpredicted.clear()
 
     def _heed_quality(self) -> None:
         found = self._quality.findings
@@ -246,6 +279,7 @@ class EngineLane:
         if found.standing != self._found.standing:
             self.tracker.dirty[self.tracker.open_slots()] = True
         self.tracker.use_prompts = found.standing.prompt
+        self.tracker.prompt_stretch = found.correction.prompt_stretch
         if self.predictor is not None:
             self.predictor.correction = found.correction
         self._found = found

@@ -6,6 +6,7 @@ but for the moment that is just being added. Once `ended`, it never changes.
 
 import enum
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from trail.wire.changes import Cause, Change
 
 MOMENTS = 64
 """Moments of a life that are kept, but for its end, which always is; later ones are counted."""
+
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 class State(enum.IntEnum):
@@ -86,11 +89,11 @@ class Life:
 
     `arrival_s` is vLLM's own arrival time (wall clock), `wall_offset_ns` what turns CLOCK_MONOTONIC into the
     wall clock. `trace_headers` are those the client sent (W3C trace context). `age` is the number of
-    generated tokens as far as it is known. `initial` and `remaining` are predictions in tokens, NaN without
-    one; `cutoff` is the cut-off age, -1 without one. `passage` is kept from moment to moment and replaced by
-    the engine's own sum at the end. `found`: the sidecar heard of it when it was open, so that earlier
-    moments are missing. `waiting_since_ns` is when its present wait began, 0 while it runs or where that is
-    not known.
+    generated tokens as far as it is known. `initial` is the initial prediction in tokens, `refined` the last
+    one of its total length, known once it ended; NaN without one. `cutoff` is the cut-off age, -1 without
+    one. `passage` is kept from moment to moment and replaced by the engine's own sum at the end. `found`: the
+    sidecar heard of it when it was open, so that earlier moments are missing. `waiting_since_ns` is when its
+    present wait began, 0 while it runs or where that is not known.
     """
 
     engine: int
@@ -108,7 +111,7 @@ class Life:
     age: int = 0
     initial: float = math.nan
     initial_source: Cause = Cause.NONE
-    remaining: float = math.nan
+    refined: float = math.nan
     cutoff: int = -1
     protected: bool = False
     admission_rank: float = math.nan
@@ -158,6 +161,12 @@ class Life:
     def ended(self) -> bool:
         """Whether it has ended; it never changes then."""
         return self.ending is not None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the client's `traceparent` names, 32 hexadecimal digits; empty without one."""
+        match = _TRACEPARENT.match(self.trace_headers.get("traceparent", ""))
+        return match[1] if match is not None else ""
 
     @property
     def preemptions(self) -> int:

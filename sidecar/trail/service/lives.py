@@ -148,6 +148,12 @@ class Lives:
         for i in np.flatnonzero(used & new).tolist():
             self._note(int(slots[i]), int(rows["cutoff"][i]), past=bool(past[i]), runs=bool(seen[i]))
 
+    def ending(self, event: Finished) -> None:
+        """A request is about to be closed in the tracker: keep what it holds of its predictions."""
+        life = self._open.get(event.key)
+        if life is not None and self._tracker.predictions[life.slot]:
+            life.refined = float(self._tracker.remaining[life.slot] + self._tracker.age[life.slot])
+
     def end(self, event: Finished, outcome: Outcome, spec: PolicySpec, generation: int) -> None:
         """A request ended; `outcome` is the tracker's account of it."""
         life = self._open.pop(event.key, None)
@@ -157,7 +163,6 @@ class Lives:
         if event.passage is not None:
             life.passage = event.passage
         ended_ns = life.passage.ended_ns or self._clock()
-        life.remaining = math.nan
         life.ending = Ending(
             output_tokens=outcome.output_tokens,
             recomputed_tokens=outcome.recomputed_tokens,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trail.service.events import Event, Started
+from trail.service.events import Event
 from trail.service.lane import EngineLane
 from trail.service.logs import RateLimited, get_logger
 from trail.service.metrics import Metrics
@@ -23,6 +23,10 @@ A rank gets older by the pause; where cores are scarce, one taken from vLLM cost
 """
 REST_LIMIT_S = 30e-3
 """Longest such pause: the heartbeat must come well within the engine's limit."""
+CALM_REST_S = 0.1
+"""Pause between rounds while nobody waits; the worker exports newest tokens no more often."""
+BEAT_S = 30e-3
+"""Time between heartbeats, and between looks for new requests, in that pause."""
 _GROWTH = 1.3
 _EVENTS_A_STEP = 256
 INBOX_SIZE = 10_000
@@ -84,17 +88,12 @@ class SidecarLoop:
         self._prompts = prompts
         self._metrics = metrics
         self._limited = RateLimited()
+        self._whole = False
         self.last_round_ns = 0
 
     def step(self) -> bool:
         """One round; True when there was something to do."""
-        deliveries = self._inbox.drain(_EVENTS_A_STEP)
-        for delivery in deliveries:
-            self._deliver(delivery)
-        results = self._prompts.drain() if self._prompts is not None else []
-        for result in results:
-            self._lanes[result.engine].tracker.set_prompt_prediction(result.key, result.tokens)
-        busy = bool(deliveries or results)
+        busy = self._hear()
         whole = True
         for lane in self._lanes.values():
             try:
@@ -102,12 +101,16 @@ class SidecarLoop:
             except Exception as error:  # noqa: BLE001 - the loop outlives any error of a round
                 whole = False
                 self._failed(f"engine {lane.engine}", error)
+        self._whole = whole
         if whole:
             self.last_round_ns = time.monotonic_ns()
         return busy
 
     def run(self, stop: threading.Event) -> None:
-        """Repeats `step` until `stop`: soon while busy, then at growing intervals up to IDLE_S."""
+        """Repeats `step` until `stop`: soon while busy, then at growing intervals up to IDLE_S.
+
+        While nobody waits for any engine, at intervals of CALM_REST_S.
+        """
         pause_s = BUSY_S
         while not stop.is_set():
             began_s = time.thread_time()
@@ -116,25 +119,58 @@ class SidecarLoop:
                 rest_s = min(max(REST * (time.thread_time() - began_s), BUSY_S), REST_LIMIT_S)
                 pause_s = rest_s if busy else min(pause_s * _GROWTH, IDLE_S)
                 if busy:
-                    self._say_interval(int(rest_s * 1e9))
+                    self._say_interval(rest_s)
+                if self._calm():
+                    self._rest(stop)
+                    continue
             except Exception as error:  # noqa: BLE001 - the loop outlives any error of a round
                 self._failed("loop", error)
             stop.wait(pause_s)
 
-    def _say_interval(self, interval_ns: int) -> None:
+    def _calm(self) -> bool:
+        """Whether nothing is lost by a long pause. A lane that fails must not go on beating."""
+        return self._whole and all(lane.calm for lane in self._lanes.values())
+
+    def _rest(self, stop: threading.Event) -> None:
+        """Pauses for CALM_REST_S or until the calm ends, beating and hearing of requests meanwhile."""
+        self._say_interval(CALM_REST_S)
+        until_s = time.monotonic() + CALM_REST_S
+        while not stop.wait(BEAT_S):
+            self._hear()
+            if not self._calm():
+                self._say_interval(BUSY_S)
+                return
+            if time.monotonic() >= until_s:
+                return
+            for lane in self._lanes.values():
+                lane.beat()
+
+    def _hear(self) -> bool:
+        """Takes in the events and prompt predictions that have come; True when there were any."""
+        deliveries = self._inbox.drain(_EVENTS_A_STEP)
+        for delivery in deliveries:
+            self._deliver(delivery)
+        if self._prompts is None:
+            return bool(deliveries)
         for lane in self._lanes.values():
-            lane.say_interval(interval_ns)
+            for key, token_ids in lane.claim_prompts():
+                self._prompts.submit(PromptJob(lane.engine, key, token_ids))
+        results = self._prompts.drain()
+        for result in results:
+            self._lanes[result.engine].tracker.set_prompt_prediction(result.key, result.tokens)
+        return bool(deliveries or results)
+
+    def _say_interval(self, interval_s: float) -> None:
+        for lane in self._lanes.values():
+            lane.say_interval(int(interval_s * 1e9))
 
     def _deliver(self, delivery: Delivery) -> None:
         lane = self._lanes[delivery.engine]
         for event in delivery.events:
             try:
-                wants_prompt = lane.apply(event, delivery.session)
+                lane.apply(event, delivery.session)
             except Exception as error:  # noqa: BLE001 - one bad event must not cost the others
                 self._failed(f"engine {lane.engine}", error)
-                continue
-            if wants_prompt and self._prompts is not None and isinstance(event, Started):
-                self._prompts.submit(PromptJob(lane.engine, event.key, event.prompt_token_ids))
 
     def _failed(self, part: str, error: Exception) -> None:
         self._metrics.failures.labels(part="loop").inc()

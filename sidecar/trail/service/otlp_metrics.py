@@ -17,13 +17,13 @@ from opentelemetry.sdk.metrics.export import (
     ResourceMetrics,
     ScopeMetrics,
 )
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry, Counter
 
 import trail
 from trail.service.logs import RateLimited, get_logger
 from trail.service.otlp_families import metrics_of
+from trail.service.otlp_resource import resource_of
 from trail.service.otlp_settings import OtlpSettings
 
 log = get_logger()
@@ -47,7 +47,7 @@ class OtlpMetrics:
         self._exporter = exporter if exporter is not None else OTLPMetricExporter(settings.endpoint)
         pushes = Counter("trail_otlp_pushes", "Pushes of metrics over OTLP.", ["result"], registry=registry)
         self._sent, self._failed = pushes.labels(result="sent"), pushes.labels(result="failed")
-        self._resource = _resource(settings)
+        self._resource = resource_of(settings.place)
         self._start_ns = time.time_ns()
         self._reached = False
         self._limited = RateLimited()
@@ -100,9 +100,3 @@ class OtlpMetrics:
             self.push()
         if self._reached:
             self.push()
-
-
-def _resource(settings: OtlpSettings) -> Resource:
-    """What sends; OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME go before what is known here."""
-    own = {"service.name": "trail-sidecar", "service.version": trail.__version__, **settings.place}
-    return Resource(own).merge(OTELResourceDetector().detect())

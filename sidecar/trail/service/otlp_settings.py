@@ -1,4 +1,4 @@
-"""Where metrics are pushed to, as OpenTelemetry's environment variables say."""
+"""Where metrics are pushed to and where this is, as environment variables say."""
 
 import math
 from collections.abc import Mapping
@@ -50,10 +50,14 @@ def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings | None:
             doubts.append(f"OTEL_METRIC_EXPORT_INTERVAL is {text!r}; give milliseconds, as in 60000")
         else:
             interval_s = stated_s
-    place = {
+    return OtlpSettings(endpoint, interval_s, place_of(environ), tuple(doubts))
+
+
+def place_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """Attributes of the resource that say where this is: pod and namespace, where they are known."""
+    return {
         attribute: environ[name] for name, both in _PLACES.items() if environ.get(name) for attribute in both
     }
-    return OtlpSettings(endpoint, interval_s, place, tuple(doubts))
 
 
 def _seconds(milliseconds: str) -> float | None:

@@ -132,7 +132,7 @@ class PressureMeter:
             recompute_cost=_median([_cost(engine, prompt, answer) for engine in engines]),
             prompt_tokens=prompt,
             answer_tokens=answer,
-            prefix_cache=math.nan,
+            prefix_cache=_prefix_cache(engines),
             short_wait_s=_short_wait([pair for engine in engines for pair in engine.first]),
             gap_s=max((e.gap_s for e in engines if math.isfinite(e.gap_s)), default=math.nan),
             c=self._policy.current[0].c,
@@ -167,6 +167,13 @@ def _cost(engine: EngineMeter, prompt_tokens: float, answer_tokens: float) -> fl
         return math.nan
     kv_tokens = float(hello.kv_blocks * hello.block_size_tokens)
     return engine.cost.recompute_cost(full_batch(hello.max_running, kv_tokens, prompt_tokens, answer_tokens))
+
+
+def _prefix_cache(engines: list[EngineMeter]) -> float:
+    """1 where every engine that says so keeps blocks, 0 where one does not; NaN where none says."""
+    said = [engine.lane.hello.prefix_caching for engine in engines if engine.lane.hello is not None]
+    known = [value for value in said if value is not None]
+    return float(all(known)) if known else math.nan
 
 
 def _free_blocks(engines: list[EngineMeter]) -> float:

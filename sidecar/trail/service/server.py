@@ -1,4 +1,4 @@
-"""The gRPC side: lifecycle and control on the unix socket, ranking and health there and on TCP."""
+"""The gRPC side: lifecycle and control on the unix socket; what only reads, there and on TCP."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +15,8 @@ from trail.service.config import ENV_ENGINES
 from trail.service.events import Load, StreamEnded, from_message
 from trail.service.lane import EngineLane
 from trail.service.loop import Delivery, Inbox
+from trail.service.messages import policy_message
+from trail.service.observe import ObserveService
 from trail.service.policy_box import PolicyBox
 from trail.service.ranking import Candidate, InvalidCandidate, rank_candidates
 from trail.wire.frames import LAYOUT_VERSION
@@ -37,7 +39,7 @@ class PredictorInfo:
     path: str
     model_id: str
     hidden_size: int
-    layer: int
+    layer: int | None
     bins: int
 
 
@@ -100,10 +102,14 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
 
     def Describe(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
         """What runs here and how its engines do."""
+        return self.description()
+
+    def description(self) -> Any:
+        """What runs here and how its engines do."""
         description = trail_pb2.Description(
             version=__version__,
             layout_version=LAYOUT_VERSION,
-            policy=_policy_message(*self._policy.current),
+            policy=policy_message(*self._policy.current),
             engines=[_status(lane) for lane in self._lanes.values()],
             prompt_predictor=self._prompt_state(),
         )
@@ -111,13 +117,14 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
             description.predictor = self._predictor.path
             description.model = self._predictor.model_id
             description.hidden_size = self._predictor.hidden_size
-            description.layers.append(self._predictor.layer)
+            if self._predictor.layer is not None:
+                description.layers.append(self._predictor.layer)
             description.bins = self._predictor.bins
         return description
 
     def GetPolicy(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
         """The policy in force."""
-        return _policy_message(*self._policy.current)
+        return policy_message(*self._policy.current)
 
     def SetPolicy(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         """Puts a policy in force; the loop ranks every open request by it in its next round."""
@@ -127,7 +134,7 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"policy {spec.name} needs a predictor and this sidecar has none; start it with --predictor",
             )
-        return _policy_message(*self._policy.set(spec))
+        return policy_message(*self._policy.set(spec))
 
 
 class RankingService(trail_pb2_grpc.RankingServicer):  # type: ignore[misc]  # generated code is untyped
@@ -218,19 +225,26 @@ def adder(add: Callable[[Any, Any], None], servicer: Any) -> Callable[[Any], Non
 
 
 def unix_services(
-    lifecycle: LifecycleService, control: ControlService, ranking: RankingService, checks: Health
+    lifecycle: LifecycleService,
+    control: ControlService,
+    ranking: RankingService,
+    observe: ObserveService,
+    checks: Health,
 ) -> list[Callable[[Any], None]]:
     """What is offered on the unix socket."""
     return [
         adder(trail_pb2_grpc.add_LifecycleServicer_to_server, lifecycle),
         adder(trail_pb2_grpc.add_ControlServicer_to_server, control),
-        *read_only_services(ranking, checks),
+        *read_only_services(ranking, observe, checks),
     ]
 
 
-def read_only_services(ranking: RankingService, checks: Health) -> list[Callable[[Any], None]]:
+def read_only_services(
+    ranking: RankingService, observe: ObserveService, checks: Health
+) -> list[Callable[[Any], None]]:
     """What is offered on TCP: nothing that changes anything."""
     return [
+        adder(trail_pb2_grpc.add_ObserveServicer_to_server, observe),
         adder(trail_pb2_grpc.add_RankingServicer_to_server, ranking),
         adder(health_pb2_grpc.add_HealthServicer_to_server, checks.servicer),
     ]
@@ -240,15 +254,15 @@ def _spec(message: Any, field: str, context: Any) -> PolicySpec:
     try:
         stated = {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
         return PolicySpec(
-            name=message.name, c=message.c, kv_reserve_tokens=message.kv_reserve_tokens, **stated
+            name=message.name,
+            c=message.c,
+            kv_reserve_tokens=message.kv_reserve_tokens,
+            shadow=message.shadow,
+            **stated,
         )
     except ValueError as error:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {error}")
         raise AssertionError from error  # abort raises; this line is for the type checker
-
-
-def _policy_message(spec: PolicySpec, generation: int) -> Any:
-    return trail_pb2.Policy(**vars(spec), generation=generation)
 
 
 def _status(lane: EngineLane) -> Any:

@@ -26,6 +26,7 @@ from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
 from trail.service.metrics import Metrics
+from trail.service.observe import ObserveService
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import Predictor
 from trail.service.prompting import PromptPredictorLike, PromptWorker
@@ -42,6 +43,7 @@ from trail.service.server import (
 )
 from trail.service.stats import RunStats
 from trail.service.tracker import RunningMean
+from trail.service.watch import WATCHERS, WatchHub
 from trail.wire.board import BoardWriter
 from trail.wire.frames import FrameReader, RingSpec
 from trail.wire.names import board_path, ring_path, socket_path
@@ -105,13 +107,14 @@ class Sidecar:
         self.telemetry = Telemetry(Metrics(), RunStats())
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
         self.quality = QualityMonitor(
-            Quality(self.manifest) if self.manifest is not None else None,
+            Quality(self.manifest, pause=Courtesy().give_way) if self.manifest is not None else None,
             has_prompt=self.manifest is not None and self.manifest.has_prompt,
             acts=config.quality == "act",
             on_failure=self.telemetry.metrics.failures.labels(part="quality").inc,
         )
         self.health = Health()
         self.inbox = Inbox()
+        self.watch = WatchHub()
         self.lanes: dict[int, EngineLane] = {}
         self.metrics_port: int | None = None
         self.prompts: PromptWorker | None = None
@@ -131,6 +134,7 @@ class Sidecar:
         self._make_lanes()
         self.quality.start()
         self._closers.append(lambda: self.quality.stop(0.3))
+        self._start_tracing()
         self._serve_unix()
         self._serve_tcp()
         self._serve_metrics()
@@ -167,16 +171,17 @@ class Sidecar:
         for engine in range(config.engines):
             board = BoardWriter.create(board_path(config.directory, engine), config.board_rows)
             self._closers.append(lambda board=board: board.close(unlink=True))  # type: ignore[misc]  # bound early
-            ring = None
-            if manifest is not None:
+            ring = expected = None
+            if manifest is not None and manifest.layer is not None:
+                expected = Expected(manifest.hidden_size, manifest.layer)
                 spec = RingSpec(manifest.hidden_size, config.ring_rows_per_frame, config.ring_slots)
                 ring = FrameReader.create(ring_path(config.directory, engine), spec)
                 self._closers.append(lambda ring=ring: ring.close(unlink=True))  # type: ignore[misc]  # bound early
-            self.lanes[engine] = EngineLane(
+            lane = self.lanes[engine] = EngineLane(
                 engine,
                 board=board,
                 ring=ring,
-                expected=Expected(manifest.hidden_size, manifest.layer) if manifest is not None else None,
+                expected=expected,
                 bins=manifest.bins.k if manifest is not None else 1,
                 mean=self.mean,
                 policy=self.policy,
@@ -185,9 +190,27 @@ class Sidecar:
                 quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
+            lane.lives.listeners.append(self.watch)
         complete(
             self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
         )
+
+    def _start_tracing(self) -> None:
+        if self.config.traces is None:
+            return
+        try:
+            from trail.service.tracing import TraceCollector, make_tracing
+
+            tracing = make_tracing(self.config.traces)
+        except Exception as error:  # noqa: BLE001 - scheduling matters more than its traces
+            log.error("no traces: %s; give --otlp-endpoint host:port and trail-serving[sidecar]", error)  # noqa: TRY400
+            return
+        for lane in self.lanes.values():
+            lane.lives.listeners.append(tracing)
+        self.telemetry.metrics.registry.register(TraceCollector(tracing))
+        tracing.start()
+        self._closers.append(tracing.stop)
+        log.info("traces go to %s", self.config.traces.endpoint)
 
     def _serve_unix(self) -> None:
         path = socket_path(self.config.directory)
@@ -198,16 +221,12 @@ class Sidecar:
             path.unlink()
         except FileNotFoundError:
             pass
-        info = None
-        if self.manifest is not None:
-            m = self.manifest
-            info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
+        control = self._control()
         services = unix_services(
             LifecycleService(self.config.engines, self.inbox),
-            ControlService(
-                self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
-            ),
+            control,
             self._ranking(),
+            self._observe(control),
             self.health,
         )
         self._serve(f"unix:{path}", services, "the shared directory must be on a file system with sockets")
@@ -216,13 +235,13 @@ class Sidecar:
 
     def _serve_tcp(self) -> None:
         if self.config.rank_address:
-            services = read_only_services(self._ranking(), self.health)
+            services = read_only_services(self._ranking(), self._observe(self._control()), self.health)
             self._serve(self.config.rank_address, services, "choose another --rank-address")
 
     def _serve(self, address: str, services: list[Callable[[Any], None]], advice: str) -> None:
         try:
             # A reconnecting engine's old stream may linger beside its present one.
-            server = make_server(address, services, streams=2 * self.config.engines)
+            server = make_server(address, services, streams=2 * self.config.engines + WATCHERS)
         except RuntimeError as error:
             raise SidecarError(f"cannot listen on {address}: {error}; {advice}") from error
         server.start()
@@ -277,11 +296,12 @@ class Sidecar:
 
         torch.set_num_threads(self.config.threads)
         manifest, path = self.manifest, self.config.predictor
-        large = manifest.hidden_size >= MEASURED_FROM
-        probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
-        predictor = Predictor(probe, Refiner(manifest.bins, manifest.decoding))
-        for lane in self.lanes.values():
-            lane.predictor = predictor
+        refiner = Refiner(manifest.bins, manifest.decoding)
+        if manifest.layer is not None:
+            large = manifest.hidden_size >= MEASURED_FROM
+            probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
+            for lane in self.lanes.values():
+                lane.predictor = Predictor(probe, refiner)
 
         def load() -> PromptPredictorLike | None:
             prompt = load_prompt(path, manifest)
@@ -291,7 +311,7 @@ class Sidecar:
 
         self.prompts = PromptWorker(
             load,
-            predictor.refiner.point,
+            refiner.point,
             self.telemetry,
             on_loaded=_freeze,
         )
@@ -337,6 +357,18 @@ class Sidecar:
 
     def _set_c(self, c: float) -> None:
         self.policy.set(replace(self.policy.current[0], c=c))
+
+    def _control(self) -> ControlService:
+        info = None
+        if self.manifest is not None:
+            m = self.manifest
+            info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
+        return ControlService(
+            self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
+        )
+
+    def _observe(self, control: ControlService) -> ObserveService:
+        return ObserveService(self.lanes, self.policy, self.watch, control.description, self.config.pod)
 
     def _ranking(self) -> RankingService:
         return RankingService(self.policy, lambda: self.mean.value, self._pace)

@@ -72,8 +72,9 @@ class RequestTracker:
     `age` is the number of generated tokens at which `remaining` was predicted, `seen` the largest age of
     which a hidden state was used (UNSEEN before the first). `dirty` marks slots whose board row is to be
     written. Lengths are in tokens; `limit` is the most a request may generate, 0 where unknown.
-    `prompt_said` is what the prompt predictor gave, 0 for nothing; it becomes the initial prediction while
-    `use_prompts` is set. `samples` holds some of the predictions of every request for when it ends.
+    `prompt_said` is what the prompt predictor gave, 0 for nothing; times `prompt_stretch` it becomes the
+    initial prediction, while `use_prompts` is set. `samples` holds some of every request's predictions for
+    when it ends.
     """
 
     def __init__(self, capacity: int, bins: int, mean: RunningMean) -> None:
@@ -95,6 +96,7 @@ class RequestTracker:
         self.prompt_said = np.zeros(capacity, dtype=np.float64)
         self.samples = LifeSamples(capacity, bins)
         self.use_prompts = True
+        self.prompt_stretch = 1.0
         self._generated = 0  # by requests that are no longer open
         # Predicted total length at every prediction; pages are touched only where written.
         self._history = np.zeros((capacity, HISTORY), dtype=np.float32)
@@ -212,7 +214,7 @@ class RequestTracker:
         self.prompt_said[slot] = tokens
         if self.source[slot] >= Source.PROMPT or not self.use_prompts:
             return False
-        self._set_initial(slot, tokens, Source.PROMPT)
+        self._set_initial(slot, tokens * self.prompt_stretch, Source.PROMPT)
         return True
 
     def set_remaining(

@@ -12,6 +12,9 @@ ENV_EXPORT_EVERY = "TRAIL_EXPORT_EVERY"
 """Export every K-th step of a request (1 by default); the prompt's vector is always exported."""
 ENV_HEARTBEAT_MS = "TRAIL_HEARTBEAT_MS"
 """Silence of the sidecar, in milliseconds, after which the engine serves first come, first served."""
+ENV_OTLP_ENDPOINT = "TRAIL_OTLP_ENDPOINT"
+"""OTLP receiver (gRPC) of traces, as in `http://localhost:4317`; empty: none. Engine and sidecar read it:
+vLLM passes trace headers on only where its own tracing is on."""
 
 DEFAULT_DIR = Path("/dev/shm/trail")  # noqa: S108 - shared memory is meant
 DEFAULT_HEARTBEAT_MS = 100.0

@@ -102,7 +102,7 @@ def bare(status: Mapping[str, Any] | None, outcome: Outcome, wish: str | None) -
             yield "the same would happen now"
         else:
             yield f"made anew now, it would not be injected ({reason}): {message}"
-        yield f"see {reason} in docs/kubernetes/injection.md"
+        yield f"see {reason} in docs/kubernetes/troubleshoot.md"
 
 
 async def _wish(session: Session, workload: str) -> str | None:

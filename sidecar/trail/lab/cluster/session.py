@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import Any
 from trail_operator import names
 from trail_operator.kube import Kube, KubeError, path
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 APPS = "apps/v1"
 PLURALS = {"Deployment": "deployments", "StatefulSet": "statefulsets"}
 _KINDS = {
@@ -72,9 +73,17 @@ def parse_workload(text: str) -> Workload:
 
 
 def run(name: str, args: argparse.Namespace, work: Callable[[Session], Awaitable[int]]) -> int:
-    """Does `work` on the cluster; its exit code, or 1 with one sentence on standard error."""
+    """Does `work` on the cluster; its exit code, or 1 with one sentence on standard error, 130 on Ctrl-C."""
     try:
-        return asyncio.run(_run(args, work))
+        code = asyncio.run(_run(args, work))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"\ntrail {name}: interrupted; what was done by then stays", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has seen enough. Nothing is to be flushed into the closed pipe at the end, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except ClusterError as error:
         message = str(error)
     except KubeError as error:
@@ -82,6 +91,8 @@ def run(name: str, args: argparse.Namespace, work: Callable[[Session], Awaitable
     except (OSError, TimeoutError, ssl.SSLError) as error:
         said = str(error) or type(error).__name__
         message = f"the cluster does not answer: {said}; is it up, and the context right?"
+    else:
+        return code
     print(f"trail {name}: {message}", file=sys.stderr)
     return EXIT_FAILED
 
@@ -93,8 +104,9 @@ async def _run(args: argparse.Namespace, work: Callable[[Session], Awaitable[int
     try:
         await config.load_kube_config(context=args.context or None, client_configuration=settings)
         contexts, active = config.list_kube_config_contexts()
-    except (config.ConfigException, OSError, TypeError) as error:
-        raise ClusterError(f"no cluster: {error}; set KUBECONFIG or give --context") from error
+    except Exception as error:  # whatever a file of the user's may hold
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ClusterError(f"no cluster: {said}; set KUBECONFIG or give --context") from error
     context = next((c for c in contexts if c["name"] == args.context), active)
     namespace = args.namespace or context.get("context", {}).get("namespace") or "default"
     settings.retries = 1

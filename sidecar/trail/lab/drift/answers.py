@@ -72,6 +72,8 @@ def record_answers(count: int, seed: int, stages: Stages) -> Answers:
     torch.set_num_threads(1)
     path = demo_predictor_dir()
     manifest = read_manifest(path)
+    if manifest.layer is None:
+        raise ValueError(f"{path} has no probe")
     prompts = [prompt.token_ids for prompt in demo_prompts(count, seed)]
     spec = PredictorSpec(layers=(manifest.layer,), max_tokens=MAX_TOKENS, seed=seed)
     corpus = sampled_corpus(load_model(demo_model_dir()), prompts, spec, stages)

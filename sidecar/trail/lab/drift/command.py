@@ -13,6 +13,7 @@ from rich.table import Table
 
 from trail.lab.bench.results import write_json
 from trail.lab.drift.answers import Answers, record_answers
+from trail.lab.drift.cost import costs
 from trail.lab.drift.lives import FAULTS, Fault, lives, stretched
 from trail.lab.drift.runs import advantages, alarms_at_equality, draws, errors, requests_until
 from trail.lab.stages import Stages, shown
@@ -71,6 +72,7 @@ def check(answers: Answers, plan: Plan, stages: Stages) -> dict[str, Any]:
             "bound": LONG_RUN / ALARM,
         },
         "shifts": shifts,
+        "cost": costs(answers, good),
         "reached": {
             "detected": all(
                 fault[when]["latest"] is not None and fault[when]["latest"] <= DETECTED_WITHIN
@@ -163,6 +165,13 @@ def show(console: Console, document: dict[str, Any]) -> None:
             f"{100 * shift['coverage80_corrected']:.1f} %",
         )  # fmt: skip
     console.print(table)
+    cost = document["cost"]
+    console.print(
+        f"CPU time: in the loop {cost['loop_us_per_finished']:.1f} us a finished request and"
+        f" {cost['loop_us_per_batch']:.1f} us a batch of 64 predictions; in the thread beside it"
+        f" {cost['thread_us_per_finished']:.0f} us a finished request",
+        highlight=False,
+    )
 
 
 def _text(summary: dict[str, Any]) -> str:

@@ -35,13 +35,20 @@ ARMS = (
 class Predictor:
     """A trained predictor, whether just fitted or read from disk."""
 
-    probe: Probe
+    probe: Probe | None
     decoding: Decoding
     prompt: PromptPredictor | None
+    bins: Bins
 
     @classmethod
     def of(cls, fitted: Fitted) -> Predictor:
-        return cls(fitted.probe, fitted.decoding, fitted.prompt.predictor if fitted.prompt else None)
+        prompt = fitted.prompt.predictor if fitted.prompt else None
+        return cls(fitted.probe, fitted.decoding, prompt, fitted.bins)
+
+    @property
+    def layer(self) -> int:
+        """Whose vectors it reads; 0 without a probe."""
+        return 0 if self.probe is None else self.probe.layer
 
 
 @dataclass(frozen=True)
@@ -85,32 +92,35 @@ def forecasts(
     training: ProbeRows,
     validation: npt.NDArray[np.bool_],
     default: Predictor,
-    paper: Predictor,
+    paper: Predictor | None,
 ) -> dict[str, Forecast]:
-    """One forecast an arm, at the test set's decode steps.
+    """One forecast an arm, at the test set's decode steps; those that read hidden states where there are any.
 
     `training` are the rows that `default` was trained on, with `validation` bool [n] the share its training
     was stopped by; the arms without hidden states learn from them.
     """
-    bins = default.probe.bins
     found = {
-        "constant": _constant(test, training, bins),
-        "position": _position(test, training, validation, bins),
+        "constant": _constant(test, training, default.bins),
+        "position": _position(test, training, validation, default.bins),
     }
     if default.prompt is not None:
         found["prompt"], found["prompt-countdown"] = _prompt(test, default.prompt)
-    found["trail-paper-raw"], found["trail-paper-refined"] = probe_forecasts(test, paper)
-    found["default"] = probe_forecasts(test, default)[1]
+    if paper is not None and paper.probe is not None:
+        found["trail-paper-raw"], found["trail-paper-refined"] = probe_forecasts(
+            test, paper.probe, paper.decoding
+        )
+    if default.probe is not None:
+        found["default"] = probe_forecasts(test, default.probe, default.decoding)[1]
     return found
 
 
-def probe_forecasts(test: HeldOutSet, predictor: Predictor) -> tuple[Forecast, Forecast]:
+def probe_forecasts(test: HeldOutSet, probe: Probe, decoding: Decoding) -> tuple[Forecast, Forecast]:
     """The probe at each step alone, and followed over the request."""
-    sequences = test.sequences[predictor.probe.layer]
-    refiner = Refiner(predictor.probe.bins, predictor.decoding)
-    p = predict_rows(predictor.probe, sequences.rows())
+    sequences = test.sequences[probe.layer]
+    refiner = Refiner(probe.bins, decoding)
+    p = predict_rows(probe, sequences.rows())
     raw, followed = (refiner.read(q[test.decode]) for q in (p, follow(sequences, p, refiner)))
-    if predictor.decoding.filter == "pool":  # the paper's knows of no limit
+    if decoding.filter == "pool":  # the paper's knows of no limit
         raw, followed = (_within_limit(test, read, refiner.bins) for read in (raw, followed))
     return (
         Forecast(refiner.bins, raw.astype(np.float32), refiner.point(raw)),

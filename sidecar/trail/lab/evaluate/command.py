@@ -17,12 +17,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("predictor", type=Path, help="directory made by `trail train`")
-    add("--recording", type=Path, required=True, help="answers to judge on, made by `trail profile`")
+    add(
+        "--recording",
+        type=Path,
+        required=True,
+        help="answers to judge on, made by `trail profile`, or a file of lengths as for `trail train`",
+    )
     add("--training", type=Path, required=True, help="the recording that the predictor was trained on")
-    add("--model", type=Path, help="model directory, for --floor")
+    add("--model", type=Path, help="model directory, for --floor and for texts in a file of lengths")
     add("--floor", action="store_true", help="draw continuations with vLLM and give the irreducible error")
-    add("--steps", type=int, default=2000, help="decode steps to draw continuations from (%(default)s)")
-    add("--continuations", type=int, default=16, help="continuations of each (%(default)s)")
+    add("--steps", type=int, default=2500, help="decode steps to draw continuations from (%(default)s)")
+    add("--continuations", type=int, default=12, help="continuations of each (%(default)s)")
     add("--speed", action="store_true", help="also measure the probe's time at batches of 1 to 2048")
     add("--seed", type=int, default=0, help="of the paper's training and of --floor (%(default)s)")
     add("--out", type=Path, default=Path("evaluation"), help="directory for the results (%(default)s)")
@@ -30,12 +35,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0; 2 with one sentence where the input cannot be judged."""
+    from trail.lab.bench.workload import PromptFileError
     from trail.lab.evaluate.draw import DrawError
     from trail.lab.evaluate.job import EvaluationJob
+    from trail.lab.evaluate.predictions import PREDICTIONS_FILE
     from trail.lab.evaluate.report import render
     from trail.lab.evaluate.table import print_arms
     from trail.lab.recording import RecordingError
     from trail.lab.report.page import write_results
+    from trail.lab.setup import SetupError
     from trail.predict.manifest import ArtefactError
 
     if args.floor and args.model is None:
@@ -48,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         recording=args.recording,
         training=args.training,
         model=args.model if args.floor else None,
+        text_model=args.model,
         steps=args.steps,
         continuations=args.continuations,
         speed=args.speed,
@@ -59,11 +68,22 @@ def run(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         with shown() as stages:
             document = job.run(stages)
-    except (RecordingError, ArtefactError, DrawError, OSError, ValueError) as error:
+    except (
+        RecordingError,
+        PromptFileError,
+        SetupError,
+        ArtefactError,
+        DrawError,
+        OSError,
+        ValueError,
+    ) as error:
         return _refuse(str(error))
     write_results(document, args.out / "evaluation.json", args.out / "report.html", render)
     print_arms(console, document)
-    console.print(f"written: {args.out / 'evaluation.json'} and {args.out / 'report.html'}")
+    console.print(
+        f"written: {args.out / 'evaluation.json'}, {args.out / 'report.html'} and, for `trail simulate`,"
+        f" {args.out / PREDICTIONS_FILE}"
+    )
     return 0
 
 

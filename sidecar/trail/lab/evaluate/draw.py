@@ -1,5 +1,6 @@
 """Answers drawn with vLLM, for the floor: the parent's side of `resample_run`."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -48,11 +50,13 @@ def draw(
     log: Path,
     dtype: str = "float32",
     keep_tokens: bool = False,
+    kept: Path | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Drawn:
     """`n` answers at temperature 1 to each of `prompts`; `progress` hears how many prompts are done.
 
-    Raises DrawError where vLLM fails; its log stays at `log`.
+    Answers to the very same question that lie at `kept` are taken from there, others are put there. Raises
+    DrawError where vLLM fails; its log stays at `log`.
     """
     spec = {
         "model": str(model),
@@ -66,10 +70,15 @@ def draw(
         "max_num_seqs": MAX_NUM_SEQS,
         "keep_tokens": keep_tokens,
     }
+    text = json.dumps(spec)
+    asked = hashlib.sha256(text.encode()).hexdigest()
+    if kept is not None and (found := _read(kept, asked)) is not None:
+        progress(len(prompts))
+        return found
     env = serving_environment(os.environ, local_model=True, cpus=os.cpu_count())
     with tempfile.TemporaryDirectory(prefix="trail-draw-") as name:
         given, out = Path(name) / "spec.json", Path(name) / "out.npz"
-        given.write_text(json.dumps(spec), encoding="utf-8")
+        given.write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "trail.lab.evaluate.resample_run", str(given), str(out)]
         with (
             log.open("w", encoding="utf-8") as err,
@@ -85,5 +94,25 @@ def draw(
         if child.returncode or not out.is_file():
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
             raise DrawError(f"vLLM ended with {child.returncode} and drew nothing; see {log}\n{tail}")
-        with np.load(out) as found:
-            return Drawn(found["lengths"], found["ended"], found["tokens"])
+        with np.load(out) as arrays:
+            drawn = Drawn(arrays["lengths"], arrays["ended"], arrays["tokens"])
+    if kept is not None:
+        _write(kept, drawn, asked)
+    return drawn
+
+
+def _read(path: Path, asked: str) -> Drawn | None:
+    """What `_write` put there for the same question; None for anything else."""
+    try:
+        with np.load(path) as arrays:
+            if str(arrays["asked"]) == asked:
+                return Drawn(arrays["lengths"], arrays["ended"], arrays["tokens"])
+    except (OSError, ValueError, KeyError, BadZipFile):
+        pass
+    return None
+
+
+def _write(path: Path, drawn: Drawn, asked: str) -> None:
+    beside = path.with_name(path.name + ".part.npz")
+    np.savez(beside, lengths=drawn.lengths, ended=drawn.ended, tokens=drawn.tokens, asked=np.array(asked))
+    beside.replace(path)

@@ -22,17 +22,21 @@ _COMPARED = (
     (DEFAULT, "prompt-countdown"),
     (DEFAULT, "position"),
     (PAPER, "trail-paper-raw"),
+    ("prompt-countdown", "position"),
 )
 _SEEDED = ("mae", "coverage80", "ece")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The predictor that is judged and the paper's, trained on the same answers with one seed."""
+    """The predictor that is judged and the paper's, trained on the same answers with one seed.
+
+    Without hidden states there is no paper's.
+    """
 
     seed: int
     default: Predictor
-    paper: Predictor
+    paper: Predictor | None
     split: Split
     """Of the training answers, by which `default` was trained."""
 
@@ -59,8 +63,7 @@ def evaluate(
     seeds: dict[str, dict[str, list[float]]] = {}
     for number, pair in enumerate(pairs):
         fit = ~pair.split.held_out
-        layer = pair.default.probe.layer
-        sequences = training.sequences(layer)
+        sequences = training.sequences(pair.default.layer)
         chosen = sequences.per_row(fit)
         data = sequences.rows().chosen(chosen)
         validation = sequences.per_row(pair.split.validation)[chosen]

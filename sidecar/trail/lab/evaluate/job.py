@@ -14,11 +14,13 @@ from trail.lab.evaluate.arms import ARMS, Predictor
 from trail.lab.evaluate.draw import draw
 from trail.lab.evaluate.evaluation import Pair, evaluate, held_out_set
 from trail.lab.evaluate.floor import Floor, choose_steps, estimate
+from trail.lab.evaluate.predictions import PREDICTIONS_FILE, write_predictions
 from trail.lab.evaluate.speed import measure_speed
 from trail.lab.fitting import Corpus, Split, fit
 from trail.lab.recording import Recording
 from trail.lab.stages import Stages
 from trail.lab.train.job import recorded_corpus
+from trail.lab.train.lengths import Lengths, read_lengths
 from trail.predict import artefact
 from trail.predict.manifest import ArtefactError, Manifest
 from trail.predict.recipes import DEFAULT, TRAIL_PAPER
@@ -26,12 +28,14 @@ from trail.predict.recipes import DEFAULT, TRAIL_PAPER
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What `trail evaluate` was asked. `model` is None without a floor."""
+    """What `trail evaluate` was asked. `model` is None without a floor; `text_model` reads the texts in files
+    of lengths, where it was named."""
 
     predictor: Path
     recording: Path
     training: Path
     model: Path | None
+    text_model: Path | None
     steps: int
     continuations: int
     speed: bool
@@ -40,41 +44,31 @@ class EvaluationJob:
     command: str
 
     def run(self, stages: Stages) -> dict[str, Any]:
-        """The document. Raises RecordingError, ArtefactError, DrawError, ValueError."""
+        """The document; what the simulator reads of the predictor is written beside it.
+
+        Raises RecordingError, PromptFileError, SetupError, ArtefactError, DrawError, ValueError.
+        """
         judged = artefact.load(self.predictor)
         manifest = judged.manifest
-        recording, trained = Recording.open(self.recording), Recording.open(self.training)
-        for name, of in (("--recording", recording), ("--training", trained)):
-            if of.model.architecture_fingerprint != manifest.model_fingerprint:
-                raise ArtefactError(
-                    f"{name} was recorded from {of.model_id}, the predictor was trained for"
-                    f" {manifest.model_id}; give recordings of that model"
-                )
-        if trained.sha256 != manifest.training_data_sha256:
+        trained = self._answers("--training", self.training, manifest)
+        test = self._answers("--recording", self.recording, manifest)
+        corpus = trained.corpus
+        if corpus.sha256 != manifest.training_data_sha256:
             raise ArtefactError(
                 f"{self.predictor} was not trained on {self.training}; give the recording it was trained on"
             )
-        corpus = recorded_corpus(trained, trained.layers)
-        test = recorded_corpus(recording, recording.layers)
-        kinds = None
-        if recording.kinds is not None:
-            kinds = [recording.kinds[i] for i in recording.requests.prompt_index]
-        paper = fit_paper(corpus, self.seed, stages, manifest.layer)
-        pair = Pair(
-            self.seed,
-            Predictor(judged.probe, manifest.decoding, judged.prompt),
-            paper,
-            _split(corpus, manifest),
-        )
-        excluded = set() if trained.sha256 == recording.sha256 else set(corpus.prompts)
-        layers = (manifest.layer, paper.probe.layer)
-        answers, kind_names, left_out = held_out_set(test, layers, excluded, kinds)
+        default = Predictor(judged.probe, manifest.decoding, judged.prompt, manifest.bins)
+        paper = None if judged.probe is None else fit_paper(corpus, self.seed, stages, manifest.layer)
+        pair = Pair(self.seed, default, paper, _split(corpus, manifest))
+        excluded = set() if corpus.sha256 == test.corpus.sha256 else set(corpus.prompts)
+        layers = [predictor.layer for predictor in (default, paper) if predictor is not None]
+        answers, kind_names, left_out = held_out_set(test.corpus, layers, excluded, test.kinds)
         floor = (
             None
             if self.model is None
             else draw_floor(
                 self.model,
-                test,
+                test.corpus,
                 steps=self.steps,
                 continuations=self.continuations,
                 seed=self.seed,
@@ -94,11 +88,44 @@ class EvaluationJob:
                     int(k): float(v)
                     for k, v in (manifest.metrics.get("layer_trial_mae_refined_tokens") or {}).items()
                 },
-                extra={"speed": measure_speed(judged.probe) if self.speed else None, "step_ms": None},
+                extra={
+                    "speed": measure_speed(judged.probe) if self.speed and judged.probe is not None else None,
+                    "step_ms": None,
+                },
                 advance=advance,
             )
         document["test"].update(left_out)
+        document["confusion"] = write_predictions(self.out / PREDICTIONS_FILE, answers, default)
         return document
+
+    def _answers(self, option: str, path: Path, manifest: Manifest) -> Lengths:
+        """What was recorded or noted down at `path`, for a predictor of that manifest."""
+        if path.is_file():
+            if manifest.layer is not None:
+                raise ArtefactError(
+                    f"{option} {path} is a file of lengths, and {self.predictor} reads hidden states; give a"
+                    " recording"
+                )
+            return read_lengths(path, manifest.architecture, self.text_model)
+        recording = Recording.open(path)
+        if recording.model.architecture_fingerprint != manifest.model_fingerprint:
+            raise ArtefactError(
+                f"{option} was recorded from {recording.model_id}, the predictor was trained for"
+                f" {manifest.model_id}; give recordings of that model"
+            )
+        corpus = recorded_corpus(recording, recording.layers)
+        if manifest.layer is None:
+            corpus = Corpus.of_lengths(
+                corpus.prompts,
+                corpus.lengths,
+                corpus.censored,
+                vocab_size=corpus.vocab_size,
+                sha256=corpus.sha256,
+            )
+        kinds = None
+        if recording.kinds is not None:
+            kinds = [recording.kinds[i] for i in recording.requests.prompt_index]
+        return Lengths(corpus, kinds)
 
 
 def _split(corpus: Corpus, manifest: Manifest) -> Split:
@@ -120,7 +147,8 @@ def draw_floor(
 ) -> Floor:
     """The floor over decode steps of fresh answers to the test prompts (recordings keep no output tokens).
 
-    Answers and continuations that the context or the limit cuts are left out, as they are from the test.
+    Answers and continuations that the context or the limit cuts are left out, as they are from the test. What
+    was drawn stays in `out` and is taken from there when the same is asked again.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     context = int(config["max_position_embeddings"])
@@ -140,6 +168,7 @@ def draw_floor(
             max_tokens=[left(p, 0) for p in prompts],
             seed=seed,
             keep_tokens=True,
+            kept=out / "floor-answers.npz",
             progress=_by_difference(advance),
             **options,
         )
@@ -153,6 +182,7 @@ def draw_floor(
             n=continuations,
             max_tokens=[left(step.tokens, step.age) for step in chosen],
             seed=seed + 1_000_000,
+            kept=out / "floor-continuations.npz",
             progress=_by_difference(advance),
             **options,
         )

@@ -1,7 +1,8 @@
-"""The probe's time a sample, by batch size, beside this machine's matrix product of the same shape."""
+"""The probe's time a sample, by batch size, beside this machine's matrix product, and its training's."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from trail.predict.first_layer import ARITHMETICS
 from trail.predict.probe import FASTEST, Probe
+from trail.predict.recipes import DEFAULT
+from trail.predict.training import ProbeRows, train_probe
 
 BATCHES = (1, 4, 16, 64, 256, 1024, 2048)
 _LEAST_S = 0.05
@@ -53,6 +56,30 @@ def measure_speed(
             }
         )
     return found
+
+
+def training_rows_per_s(probe: Probe, rows: int = 4096, epochs: int = 4) -> float:
+    """How many rows a second `train_probe` goes through by the default recipe, in the fastest of the epochs.
+
+    On CPU, with torch's present number of threads; random rows of the probe's hidden size and bins.
+    """
+    rng = np.random.default_rng(0)
+    data = ProbeRows(
+        rng.standard_normal((rows, probe.hidden_size), dtype=np.float32),
+        rng.integers(1, int(probe.bins.edges[-1]), rows),
+        ages=rng.integers(1, 100, rows),
+        prompt_tokens=np.full(rows, 100),
+    )
+    ends: list[float] = []
+    train_probe(
+        data,
+        np.zeros(rows, dtype=np.bool_),
+        bins=probe.bins,
+        layer=probe.layer,
+        recipe=replace(DEFAULT.probe, epochs=epochs + 1, patience=0),
+        progress=lambda _done, _total, _loss: ends.append(time.perf_counter()),
+    )
+    return float(rows / np.diff(ends).min())
 
 
 def _prediction(probe: Probe, vectors: np.ndarray[Any, np.dtype[np.float32]]) -> Callable[[], object]:

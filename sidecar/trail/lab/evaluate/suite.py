@@ -25,6 +25,7 @@ from trail.lab.evaluate.arms import ARMS, Predictor
 from trail.lab.evaluate.draw import draw
 from trail.lab.evaluate.evaluation import Pair, evaluate, held_out_set
 from trail.lab.evaluate.job import draw_floor, fit_paper, stop_tokens
+from trail.lab.evaluate.predictions import PREDICTIONS_FILE, write_predictions
 from trail.lab.evaluate.report import render
 from trail.lab.evaluate.speed import measure_speed
 from trail.lab.evaluate.table import print_arms
@@ -119,11 +120,11 @@ def pairs(corpus: Corpus, seeds: Sequence[int], stages: Stages) -> tuple[list[Pa
     paper_layer: int | None = None
     for seed in seeds:
         recipe = DEFAULT.seeded(seed)
-        of = corpus if not made else dataclasses.replace(corpus, layers=(made[0].default.probe.layer,))
+        of = corpus if not made else dataclasses.replace(corpus, layers=(made[0].default.layer,))
         fitted = fit(of, recipe, seed, stages)
         layers = layers or fitted.layers
         paper = fit_paper(corpus, seed, stages, paper_layer)
-        paper_layer = paper.probe.layer
+        paper_layer = paper.layer
         made.append(Pair(seed, Predictor.of(fitted), paper, Split.of(corpus.prompts, recipe, seed)))
     return made, layers
 
@@ -137,7 +138,8 @@ def compare(subject: Subject, args: argparse.Namespace, console: Console) -> dic
     test = recorded_corpus(test_recording, test_recording.layers)
     with shown() as stages:
         made, layers = pairs(corpus, range(args.seeds), stages)
-        wanted = [p.probe.layer for pair in made for p in (pair.default, pair.paper)]
+        probe = made[0].default.probe
+        wanted = [p.layer for pair in made for p in (pair.default, pair.paper) if p is not None]
         answers, _, left_out = held_out_set(test, wanted, set(corpus.prompts))
         floor = None
         if args.steps:
@@ -162,9 +164,10 @@ def compare(subject: Subject, args: argparse.Namespace, console: Console) -> dic
                 },
                 floor=floor,
                 layers=layers,
-                extra={"speed": measure_speed(made[0].default.probe), "step_ms": None},
+                extra={"speed": measure_speed(probe) if probe is not None else None, "step_ms": None},
                 advance=advance,
             )
+        document["confusion"] = write_predictions(out / PREDICTIONS_FILE, answers, made[0].default)
     document["test"].update(left_out)
     return document
 
@@ -176,10 +179,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", default=f"{DEMO},{STORIES}", help="which (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe (%(default)s)")
     parser.add_argument(
-        "--prompts", type=int, default=3800, help="of which 65 %% are judged on (%(default)s)"
+        "--prompts", type=int, default=4000, help="of which 65 %% are judged on (%(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=2000, help="steps for the floor; 0: none (%(default)s)")
-    parser.add_argument("--continuations", type=int, default=16, help="of each step (%(default)s)")
+    parser.add_argument("--steps", type=int, default=2500, help="steps for the floor; 0: none (%(default)s)")
+    parser.add_argument("--continuations", type=int, default=12, help="of each step (%(default)s)")
     args = parser.parse_args(argv)
     shared = os.environ.get("TRAIL_SHARED")
     known = {DEMO: Subject(DEMO, demo_model_dir(), args.prompts, 640)}

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from trail.lab.bench.host import host, versions
 from trail.lab.bench.results import write_json
-from trail.lab.evaluate.speed import BATCHES, measure_speed
+from trail.lab.evaluate.speed import BATCHES, measure_speed, training_rows_per_s
 from trail.lab.stages import shown
 from trail.predict.bins import geometric_bins
 from trail.predict.first_layer import ARITHMETICS
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     probe = Probe.untrained(args.hidden, geometric_bins(args.bins, 8 * args.bins + 512), 0, position=True)
     found: dict[str, list[dict[str, Any]]] = {}
+    trained: dict[str, float] = {}
     with shown() as stages, stages.stage("speed", len(args.threads)) as advance:
         for threads in args.threads:
             torch.set_num_threads(threads)
@@ -67,12 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found[str(threads)] = measure_speed(probe, args.batches, args.arithmetic, _ROUNDS)
             except RuntimeError as error:
                 parser.error(f"--arithmetic {args.arithmetic} --hidden {args.hidden}: {error}")
+            trained[str(threads)] = training_rows_per_s(probe)
             advance(1)
     console = Console()
     for threads in args.threads:
         show(console, threads, found[str(threads)])
+        console.print(f"training: {trained[str(threads)]:,.0f} rows a second")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, {"hidden": args.hidden, "host": host(), "versions": versions(), "threads": found})
+    document = {"hidden": args.hidden, "host": host(), "versions": versions(), "threads": found}
+    write_json(args.out, {**document, "training_rows_per_s": trained})
     console.print(f"written: {args.out}")
     return 0
 

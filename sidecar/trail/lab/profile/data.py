@@ -47,7 +47,7 @@ class _SkipError(Exception):
     """An entry that is well formed and has no prompt to record."""
 
 
-class _EntryError(Exception):
+class EntryError(Exception):
     """An entry that is not of its format."""
 
 
@@ -58,7 +58,7 @@ def read_data(path: Path, data_format: str = "auto", limit: int | None = None) -
     """
     data = DataSet([])
     parse = FORMATS.get(data_format)
-    for line, entry in _entries(path):
+    for line, entry in entries(path):
         where = f"prompts {path}, line {line}"
         if not isinstance(entry, dict):
             raise PromptFileError(
@@ -70,7 +70,7 @@ def read_data(path: Path, data_format: str = "auto", limit: int | None = None) -
             data.prompts.extend(parse(line, entry))
         except _SkipError as reason:
             data.skipped[str(reason)] += 1
-        except _EntryError as error:
+        except EntryError as error:
             raise PromptFileError(f"{where}: {error}; correct the line, or name another --format") from error
         if limit is not None and len(data.prompts) >= limit:
             break
@@ -88,7 +88,7 @@ def skipped_text(skipped: Mapping[str, int]) -> str:
     )
 
 
-def _entries(path: Path) -> Iterator[tuple[int, Any]]:
+def entries(path: Path) -> Iterator[tuple[int, Any]]:
     """Line and value of every entry: of a JSON array, or of lines of JSON."""
     try:
         opened: TextIO
@@ -161,7 +161,7 @@ def _detected(entry: Mapping[str, Any], where: str) -> str:
 def _jsonl(line: int, entry: Mapping[str, Any]) -> list[DataPrompt]:
     kind = entry.get("kind")
     if kind is not None and not isinstance(kind, str):
-        raise _EntryError("the field kind must be a string")
+        raise EntryError("the field kind must be a string")
     ids = entry.get("prompt_token_ids")
     if ids is not None:
         return [DataPrompt(line, token_ids=_token_ids(ids, "prompt_token_ids"), kind=kind)]
@@ -171,12 +171,12 @@ def _jsonl(line: int, entry: Mapping[str, Any]) -> list[DataPrompt]:
 def _sharegpt(line: int, entry: Mapping[str, Any]) -> list[DataPrompt]:
     turns = entry.get("conversations")
     if not isinstance(turns, list):
-        raise _EntryError("needs a list of turns 'conversations'")
+        raise EntryError("needs a list of turns 'conversations'")
     messages = []
     for turn in turns:
         speaker = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
         if not isinstance(speaker, str):
-            raise _EntryError("a turn needs 'from' and 'value'")
+            raise EntryError("a turn needs 'from' and 'value'")
         role = _ROLES.get(speaker.lower())
         if role is None:
             break  # the first answer, by whatever name the model goes
@@ -189,7 +189,7 @@ def _sharegpt(line: int, entry: Mapping[str, Any]) -> list[DataPrompt]:
 def _alpaca(line: int, entry: Mapping[str, Any]) -> list[DataPrompt]:
     instruction, context = _text(entry.get("instruction"), "instruction"), entry.get("input")
     if context is not None and not isinstance(context, str):
-        raise _EntryError("the field input must be a string")
+        raise EntryError("the field input must be a string")
     content = f"{instruction}\n\n{context}" if context else instruction
     return [DataPrompt(line, messages=({"role": "user", "content": content},))]
 
@@ -197,14 +197,14 @@ def _alpaca(line: int, entry: Mapping[str, Any]) -> list[DataPrompt]:
 def _openai_batch(line: int, entry: Mapping[str, Any]) -> list[DataPrompt]:
     body = entry.get("body")
     if not isinstance(body, dict):
-        raise _EntryError("needs an object 'body'")
+        raise EntryError("needs an object 'body'")
     messages = body.get("messages")
     if messages is not None:
         if not isinstance(messages, list) or not messages:
-            raise _EntryError("body.messages must be a list of messages, not empty")
+            raise EntryError("body.messages must be a list of messages, not empty")
         tools = body.get("tools")
         if tools is not None and not isinstance(tools, list):
-            raise _EntryError("body.tools must be a list")
+            raise EntryError("body.tools must be a list")
         return [DataPrompt(line, messages=tuple(map(_message, messages)), tools=tools)]
     prompt = body.get("prompt")
     # One prompt as text or token ids, or a list of such.
@@ -220,20 +220,20 @@ def _completion(line: int, prompt: Any) -> DataPrompt:
 
 def _message(message: Any) -> Mapping[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise _EntryError("a message of body.messages needs 'role' and 'content'")
+        raise EntryError("a message of body.messages needs 'role' and 'content'")
     content = message.get("content")
     if isinstance(content, list):
         if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
             raise _SkipError(NOT_TEXT)
         content = "".join(str(part.get("text", "")) for part in content)
     if content is not None and not isinstance(content, str):
-        raise _EntryError("a message's content must be text or a list of parts")
+        raise EntryError("a message's content must be text or a list of parts")
     return {**message, "content": content or ""}
 
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value:
-        raise _EntryError(f"needs {name}, not empty")
+        raise EntryError(f"needs {name}, not empty")
     return value
 
 
@@ -243,7 +243,7 @@ def _token_ids(value: Any, name: str) -> tuple[int, ...]:
         or not value
         or not all(_is_token(token) and token >= 0 for token in value)
     ):
-        raise _EntryError(f"{name} must be a list of token numbers, not empty")
+        raise EntryError(f"{name} must be a list of token numbers, not empty")
     return tuple(value)
 
 

@@ -180,7 +180,8 @@ class RankedOrder:
         if not len(waiting) and not tight:
             return
         running: _Running | None = None
-        if terms.preempt and engine.running:
+        # With c = 0 whoever runs is protected: there is nothing to look for but whom that keeps waiting.
+        if terms.preempt and engine.running and (tight or terms.c > 0 or not self._nobody_to_deny()):
             running = self._rank_running()
             if tight:
                 self._sort_running(running)
@@ -214,7 +215,7 @@ class RankedOrder:
         engine, waiting = self._engine, self._waiting
         free = max(engine.config.slots - engine.present(), 0)
         candidates = [waiting.requests[free]] if free < len(waiting) else []
-        if self._stuck == waiting.requests[0]:
+        if len(waiting) and self._stuck == waiting.requests[0]:
             candidates.append(self._stuck)
         return all(r in self._denied for r in candidates)
 

@@ -4,12 +4,17 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from trail.lab.stages import shown
 from trail.predict.manifest import ArtefactError, Manifest
+
+if TYPE_CHECKING:  # they bring torch in, which --help can do without
+    from trail.lab.fitting import Corpus
+    from trail.lab.train.job import ServedModel
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -18,10 +23,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `trail train`."""
     parser.description = (
         "Train a predictor on what `trail profile` recorded: choice of layer, probe, filter and prompt"
-        " predictor. Prompts are split by a hash of their tokens; errors shown are on prompts not trained on."
+        " predictor; or a prompt predictor alone, from prompts and lengths of answers. Prompts are split by a"
+        " hash of their tokens; errors shown are on prompts not trained on."
     )
     add = parser.add_argument
-    add("recording", type=Path, help="directory made by `trail profile`")
+    add(
+        "recording",
+        type=Path,
+        help="directory made by `trail profile`, or a file of JSON lines with prompt_token_ids or prompt, and"
+        " output_tokens",
+    )
+    add("--model", type=Path, help="directory of the served model, for a file of lengths")
     add(
         "--out", type=Path, required=True, help="directory of the predictor; an earlier one is replaced whole"
     )
@@ -54,8 +66,11 @@ def run(args: argparse.Namespace) -> int:
     """Exit code 0; 2 with one sentence where the input cannot be trained on."""
     import torch
 
-    from trail.lab.recording import Recording, RecordingError
-    from trail.lab.train.job import recorded_corpus, train
+    from trail.lab.bench.workload import PromptFileError
+    from trail.lab.recording import RecordingError
+    from trail.lab.setup import SetupError
+    from trail.lab.train.job import train
+    from trail.predict.fingerprint import ModelError
     from trail.predict.recipes import RECIPES, with_encoder
 
     console = Console()
@@ -77,20 +92,44 @@ def run(args: argparse.Namespace) -> int:
     if args.no_prompt:
         recipe = replace(recipe, prompt=None)
     try:
-        recording = Recording.open(args.recording)
-        corpus = recorded_corpus(recording, _layers(args.layers, recording.layers))
-        beside = Path(recording.model_id) / TOKENIZER_FILE
+        corpus, served = _training_data(args)
+        beside = Path(served.model_id) / TOKENIZER_FILE
         tokenizer = args.tokenizer or (beside if beside.is_file() else None)
         corpus = replace(corpus, model_tokenizer=tokenizer)
         with shown() as stages:
             manifest = train(
-                recording, corpus, recipe, args.out, seed=args.seed, stages=stages, device=args.device
+                corpus, served, recipe, args.out, seed=args.seed, stages=stages, device=args.device
             )
-    except (RecordingError, ArtefactError, ValueError, OSError) as error:
+    except (
+        RecordingError,
+        PromptFileError,
+        SetupError,
+        ModelError,
+        ArtefactError,
+        ValueError,
+        OSError,
+    ) as error:
         return _refuse(str(error))
     show(console, manifest)
     console.print(f"written: {args.out}; look closer with `trail evaluate` and `trail inspect {args.out}`")
     return 0
+
+
+def _training_data(args: argparse.Namespace) -> "tuple[Corpus, ServedModel]":
+    from trail.lab.recording import Recording
+    from trail.lab.train.job import ServedModel, recorded_corpus
+    from trail.lab.train.lengths import read_lengths
+
+    if not args.recording.is_file():
+        recording = Recording.open(args.recording)
+        layers = _layers(args.layers, recording.layers)
+        return recorded_corpus(recording, layers), ServedModel.of_recording(recording)
+    if args.model is None:
+        raise ValueError("a file of lengths says nothing of the model: give --model DIRECTORY")
+    if args.layers:
+        raise ValueError("a file of lengths has no layers: leave out --layers, or give a recording")
+    served = ServedModel.of_directory(args.model)
+    return read_lengths(args.recording, served.description.architecture, args.model).corpus, served
 
 
 def show(console: Console, manifest: Manifest) -> None:

@@ -1,13 +1,36 @@
-"""A recording as training data, and one training of it into an artefact."""
+"""A recording, or a file of lengths, as training data, and one training of it into an artefact."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from pathlib import Path
 
-from trail.lab.fitting import Corpus, Fitted, fit
+from trail.lab.fitting import Corpus, fit
 from trail.lab.recording import Recording
 from trail.lab.stages import Stages
 from trail.predict import artefact
+from trail.predict.fingerprint import ModelDescription, describe_model
 from trail.predict.manifest import Manifest
 from trail.predict.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The model whose answers were recorded: its name, which weights they were, and its shape."""
+
+    model_id: str
+    revision: str
+    description: ModelDescription
+
+    @classmethod
+    def of_recording(cls, recording: Recording) -> ServedModel:
+        return cls(recording.model_id, recording.model_revision, recording.model)
+
+    @classmethod
+    def of_directory(cls, path: Path) -> ServedModel:
+        """The Hugging Face model in the directory `path`. Raises ModelError."""
+        description = describe_model(path)
+        return cls(str(path), description.weights_fingerprint[:12], description)
 
 
 def recorded_corpus(recording: Recording, layers: tuple[int, ...]) -> Corpus:
@@ -28,8 +51,8 @@ def recorded_corpus(recording: Recording, layers: tuple[int, ...]) -> Corpus:
 
 
 def train(
-    recording: Recording,
     corpus: Corpus,
+    served: ServedModel,
     recipe: Recipe,
     out: Path,
     *,
@@ -37,13 +60,11 @@ def train(
     stages: Stages,
     device: str = "cpu",
 ) -> Manifest:
-    """Train on `corpus` and write the artefact `out`. Raises ValueError and ArtefactError."""
+    """Train on `corpus` and write the artefact `out`, which answers for the model `served`.
+
+    Raises ValueError and ArtefactError.
+    """
     seeded = recipe.seeded(seed)
-    return save(recording, corpus, seeded, fit(corpus, seeded, seed, stages, device), out)
-
-
-def save(recording: Recording, corpus: Corpus, recipe: Recipe, fitted: Fitted, out: Path) -> Manifest:
-    """Write `fitted` to `out`; it answers for the model that was recorded."""
-    names = (recording.model_id, recording.settings.model_revision)
-    manifest = fitted.manifest(recording.model, corpus, recipe, names)
+    fitted = fit(corpus, seeded, seed, stages, device)
+    manifest = fitted.manifest(served.description, corpus, seeded, (served.model_id, served.revision))
     return artefact.save(out, manifest, fitted.probe, fitted.prompt.predictor if fitted.prompt else None)

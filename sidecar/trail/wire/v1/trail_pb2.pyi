@@ -91,7 +91,7 @@ class EngineEvents(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., started: _Optional[_Iterable[_Union[RequestStarted, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[RequestFinished, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., changed: _Optional[_Iterable[_Union[RequestChanged, _Mapping]]] = ..., monotonic_ns: _Optional[int] = ..., wall_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("engine", "vllm_version", "model", "hidden_size", "layers", "dtype", "block_size_tokens", "kv_blocks", "max_running", "max_model_len")
+    __slots__ = ("engine", "vllm_version", "model", "hidden_size", "layers", "dtype", "block_size_tokens", "kv_blocks", "max_running", "max_model_len", "prefix_caching")
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     VLLM_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +102,7 @@ class Hello(_message.Message):
     KV_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     MAX_RUNNING_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_CACHING_FIELD_NUMBER: _ClassVar[int]
     engine: int
     vllm_version: str
     model: str
@@ -112,7 +113,8 @@ class Hello(_message.Message):
     kv_blocks: int
     max_running: int
     max_model_len: int
-    def __init__(self, engine: _Optional[int] = ..., vllm_version: _Optional[str] = ..., model: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., block_size_tokens: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., max_running: _Optional[int] = ..., max_model_len: _Optional[int] = ...) -> None: ...
+    prefix_caching: bool
+    def __init__(self, engine: _Optional[int] = ..., vllm_version: _Optional[str] = ..., model: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., block_size_tokens: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., max_running: _Optional[int] = ..., max_model_len: _Optional[int] = ..., prefix_caching: _Optional[bool] = ...) -> None: ...
 
 class RequestStarted(_message.Message):
     __slots__ = ("key", "request_id", "slot", "prompt_token_ids", "max_tokens", "arrival_time_s", "priority", "trace_headers", "exact_output_tokens", "age", "initial_prediction", "passage")

@@ -1,0 +1,1 @@
+"""Looking at what TRAIL does: an OTLP receiver without a collector."""

@@ -1,0 +1,1 @@
+"""`make sim`: all policies on a fixed grid of simulated settings, judged against stated targets."""

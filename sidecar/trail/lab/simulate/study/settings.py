@@ -1,0 +1,152 @@
+"""The grid: whose requests, how they arrive, on which engine, at which loads."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from trail.lab.bench.config import Arrivals, Load
+from trail.lab.simulate.config import EngineConfig
+from trail.lab.simulate.files import read_source
+from trail.lab.simulate.predictors import Predictor
+from trail.lab.simulate.steptime import PRESET_KV_TOKENS, PRESETS
+from trail.lab.simulate.study.predictor import ASSUMED, measured
+from trail.lab.simulate.sweep import Setting
+from trail.lab.simulate.workload import RECORDED, Pool, Source, Workload
+
+ARMS = (
+    "fcfs", "fcfs-reserve16", "sjf", "trail-prompt", "trail-c0", "trail-c0.2", "trail-c0.8", "mlfq", "adaptive",
+    "oracle-c0",
+)  # fmt: skip
+KNOB = ("adaptive-k0", "adaptive-k0.25", "adaptive-k0.5", "adaptive-k2", "adaptive-k4", "adaptive-kinf")
+"""Further arms where the frontier is drawn."""
+
+LOADS = (0.7, 0.85, 0.9, 0.95, 1.0, 1.05)
+FEW_LOADS = (0.85, 1.05)
+BURST_LOAD, BURST_SCV = 0.9, 16.0
+PEAK = 1.05
+
+EVERY_TOKENS = 10
+TUNING_SHARE = 1 / 3
+"""The first part of a recording, or every third prompt of a pool, is what parameters are chosen on; results are
+those of the rest."""
+_BLOCK_TOKENS = 16
+_SLOTS_BOUND, _KV_POOR = "slots-bound", "KV-poor"
+_GENERATED = 12_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """Settings that differ in load only."""
+
+    lengths: str
+    arrivals: str
+    memory: str
+    device: str
+    loads: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """As it stands in the table, without the load."""
+        return f"{self.lengths}, {self.arrivals} arrivals, {self.memory}, {self.device}"
+
+    @property
+    def engine(self) -> EngineConfig:
+        """64 slots that memory always suffices for, or 256 with the memory for about 90 requests."""
+        poor = self.memory == _KV_POOR
+        tokens = 120_000 if poor else PRESET_KV_TOKENS[f"{self.device}-8b"]
+        return EngineConfig(
+            slots=256 if poor else 64, kv_blocks=tokens // _BLOCK_TOKENS, block_tokens=_BLOCK_TOKENS
+        )
+
+    def peak(self, load: float) -> bool:
+        """Whether this is a setting of the targets for overload."""
+        return self.arrivals == "burst" or load >= PEAK
+
+    def setting(self, requests: int, *, tuning: bool) -> Setting:
+        """What `trail simulate` runs."""
+        source = _part(self.lengths, tuning=tuning)
+        kinds = {"recorded": RECORDED, "poisson": Arrivals("poisson"), "burst": Arrivals("gamma", BURST_SCV)}
+        return Setting(
+            source=source,
+            arrivals=kinds[self.arrivals],
+            engine=self.engine,
+            model=PRESETS[f"{self.device}-8b"],
+            predictor=_predictor(self.lengths),
+            every=EVERY_TOKENS,
+            requests=requests,
+            keep=0,
+        )
+
+    def all_loads(self) -> list[Load]:
+        """As `trail simulate` takes them."""
+        return [Load(times_capacity=load) for load in self.loads]
+
+
+def grid(*, quick: bool = False) -> list[Case]:
+    """All cases; `quick`: two of them, of generated requests."""
+    if quick:
+        return [
+            Case("generated", "poisson", memory, "h200", FEW_LOADS) for memory in (_SLOTS_BOUND, _KV_POOR)
+        ]
+    return list(_cases())
+
+
+def _cases() -> Iterator[Case]:
+    traces = (("azure", "recorded"), ("castillo", "poisson")) if shared() else (("generated", "poisson"),)
+    for device, loads in (("h200", LOADS), ("a100", FEW_LOADS)):
+        for memory in (_SLOTS_BOUND, _KV_POOR):
+            for lengths, arrivals in traces:
+                yield Case(lengths, arrivals, memory, device, loads)
+                yield Case(lengths, "burst", memory, device, (BURST_LOAD,))
+
+
+def shared() -> Path | None:
+    """The directory of the optional data (`TRAIL_SHARED`)."""
+    root = os.environ.get("TRAIL_SHARED", "")
+    data = Path(root) / "data"
+    return data if root and data.is_dir() else None
+
+
+@lru_cache(maxsize=4)
+def _source(name: str) -> Source:
+    data = shared()
+    if name == "generated" or data is None:
+        return Source("generated", pool=_generated())
+    files = {"azure": "traces/azure_llm_2023_conv.csv.gz", "castillo": "lengths/castillo_lengths.csv.gz"}
+    return read_source(data / files[name])
+
+
+def _generated() -> Pool:
+    """Lognormal lengths with about the means and spreads of the Azure conversation trace."""
+    rng = np.random.default_rng(np.random.SeedSequence([0x67]))
+    prompt = rng.lognormal(np.log(1155) - 0.5, 1.0, _GENERATED)
+    output = rng.lognormal(np.log(211) - 0.32, 0.8, _GENERATED)
+    return Pool(np.clip(prompt, 4, 8000).astype(np.int64), np.clip(output, 2, 1000).astype(np.int64))
+
+
+def _part(name: str, *, tuning: bool) -> Source:
+    source = _source(name)
+    if source.recorded is not None:
+        work = source.recorded
+        cut = int(len(work) * TUNING_SHARE)
+        rows = slice(0, cut) if tuning else slice(cut, None)
+        arrival_s = work.arrival_s[rows]
+        part = Workload(arrival_s - arrival_s[0], work.prompt_tokens[rows], work.output_tokens[rows])
+        return replace(source, recorded=part)
+    assert source.pool is not None  # noqa: S101 - one of the two is there
+    # Ten samples a prompt stand side by side, prompts of one data set, too.
+    chosen = (np.arange(len(source.pool.output_tokens)) // 10 % 3 == 0) == tuning
+    return replace(source, pool=Pool(source.pool.prompt_tokens[chosen], source.pool.output_tokens[chosen]))
+
+
+@lru_cache(maxsize=4)
+def _predictor(name: str) -> Predictor:
+    data = shared()
+    file = data / "lengths" / "ssjf_lmsys_vicuna13b_lengths_with_bert_class.csv.gz" if data else None
+    if name == "generated" or file is None or not file.is_file():
+        return ASSUMED
+    return measured(file, _source(name).lengths())
