@@ -325,8 +325,13 @@ class ReferenceEngine:
         wait_s = wait_s if wait_s >= 1e-3 else 0.0
         if abs(wait_s - self.terms.wait_s) > 0.05 * self.terms.wait_s:
             mean = float(np.cumsum(self.predictions.initial)[self.arrived - 1] / self.arrived)
+            prompt = float(np.mean([r.prompt for r in self.requests[: self.arrived]]))
             self.terms = Terms.of(
-                self.spec, mean_initial=mean, wait_s=wait_s, token_s=self.last_step / TICKS_PER_S
+                self.spec,
+                mean_initial=mean,
+                mean_prompt=prompt,
+                wait_s=wait_s,
+                token_s=self.last_step / TICKS_PER_S,
             )
 
     # --- vLLM ----------------------------------------------------------------------------------------------

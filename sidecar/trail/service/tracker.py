@@ -27,7 +27,7 @@ class Source(enum.IntEnum):
 
 
 class RunningMean:
-    """Mean of the initial predictions made so far, in tokens; `prior` until there is one."""
+    """Mean of what was counted so far, in tokens; `prior` until there is something."""
 
     def __init__(self, prior: float = 0.0) -> None:
         self._prior = prior
@@ -82,6 +82,7 @@ class RequestTracker:
     def __init__(self, capacity: int, bins: int, mean: RunningMean) -> None:
         self.capacity = capacity
         self.mean = mean
+        self.mean_prompt = RunningMean()
         self.key = np.zeros(capacity, dtype=np.uint64)
         self.prompt_tokens = np.zeros(capacity, dtype=np.int64)
         self.limit = np.zeros(capacity, dtype=np.int64)
@@ -161,6 +162,7 @@ class RequestTracker:
         slot = event.slot
         self.key[slot] = event.key
         self.prompt_tokens[slot] = len(event.prompt_token_ids)
+        self.mean_prompt.add(float(len(event.prompt_token_ids)))
         self.limit[slot] = event.max_tokens or limit_tokens
         self.exact[slot] = event.exact_output_tokens
         # The vector of the newest token comes with the step that feeds it in.
