@@ -226,9 +226,7 @@ def evaluate(expression: Expression, scrapes: Scrapes) -> Vector | float:
         return {labels: value for labels, _, value in scrapes.select(expression)}
     if isinstance(expression, Call):
         return _called(expression, scrapes)
-    return _combined(
-        expression.op, evaluate(expression.left, scrapes), evaluate(expression.right, scrapes)
-    )
+    return _combined(expression.op, evaluate(expression.left, scrapes), evaluate(expression.right, scrapes))
 
 
 def _called(call: Call, scrapes: Scrapes) -> Vector:

@@ -259,7 +259,9 @@ def test_alerts_say_what_and_what_to_do() -> None:
     for name, rule in RULES.items():
         assert rule["labels"]["severity"] in ("info", "warning"), name
         assert set(rule["annotations"]) == {"summary", "description"}, name
-        assert f"`{name}`" in (Path(__file__).parents[2] / "docs/kubernetes/troubleshoot.md").read_text(), name
+        assert f"`{name}`" in (Path(__file__).parents[2] / "docs/kubernetes/troubleshoot.md").read_text(), (
+            name
+        )
 
 
 def test_thresholds_are_values() -> None:

@@ -186,8 +186,8 @@ class Engine:
         if self.last_lost == NOBODY:
             self._start_waiting(order, chunks, left)
         order.restore()
-        busy = self.prefilling or self._ended or stalled or self._stalled or self.last_lost != NOBODY
-        busy = busy or (self._came and self._ticks.arrival)
+        busy = bool(self.prefilling or self._ended or stalled or self._stalled or self.last_lost != NOBODY)
+        busy = busy or bool(self._came and self._ticks.arrival)
         if self.config.jumps and self._decoding.count and not busy:
             steps = self._quiet_steps(order.quiet())
             if steps > 1:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from trail.lab.top.frame import frame
@@ -92,7 +92,7 @@ def _live(console: Console, sources: Sequence[Source], every_s: float) -> int:
             signal.signal(number, handler)
 
 
-def _fitting(console: Console, readings: Sequence[Reading]) -> object:
+def _fitting(console: Console, readings: Sequence[Reading]) -> RenderableType:
     return frame(readings, console.width, console.height)
 
 
