@@ -167,7 +167,7 @@ class RequestTracker:
         if slot is None:
             return None
         made = min(int(self.predictions[slot]), HISTORY)
-        predicted = np.column_stack((self._ages[slot, :made], self._history[slot, :made].astype(np.float64)))
+        predicted = np.stack((self._ages[slot, :made], self._history[slot, :made]), axis=1).astype(np.float64)
         errors = np.abs(predicted[:, 1] - event.output_tokens)
         outcome = Outcome(
             request_id=self._request_ids[slot],

@@ -187,8 +187,8 @@ class Engine:
             self._start_waiting(order, chunks, left)
         order.restore()
         busy = self.prefilling or self._ended or stalled or self._stalled or self.last_lost != NOBODY
-        busy = busy or (self._came and self._ticks.arrival)
-        if self.config.jumps and self._decoding.count and not busy:
+        delayed = self._came and self._ticks.arrival
+        if self.config.jumps and self._decoding.count and not busy and not delayed:
             steps = self._quiet_steps(order.quiet())
             if steps > 1:
                 self.blocks.take(self._decoding.new_blocks(self.clock + 1, steps - 1))
