@@ -167,7 +167,8 @@ class RequestTracker:
         if slot is None:
             return None
         made = min(int(self.predictions[slot]), HISTORY)
-        predicted = np.stack((self._ages[slot, :made], self._history[slot, :made]), axis=1).astype(np.float64)
+        predicted = np.empty((made, 2), np.float64)
+        predicted[:, 0], predicted[:, 1] = self._ages[slot, :made], self._history[slot, :made]
         errors = np.abs(predicted[:, 1] - event.output_tokens)
         outcome = Outcome(
             request_id=self._request_ids[slot],

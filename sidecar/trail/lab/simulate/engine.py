@@ -186,9 +186,9 @@ class Engine:
         if self.last_lost == NOBODY:
             self._start_waiting(order, chunks, left)
         order.restore()
-        busy = self.prefilling or self._ended or stalled or self._stalled or self.last_lost != NOBODY
-        delayed = self._came and self._ticks.arrival
-        if self.config.jumps and self._decoding.count and not busy and not delayed:
+        busy = bool(self.prefilling or self._ended or stalled or self._stalled or self.last_lost != NOBODY)
+        busy = busy or bool(self._came and self._ticks.arrival)
+        if self.config.jumps and self._decoding.count and not busy:
             steps = self._quiet_steps(order.quiet())
             if steps > 1:
                 self.blocks.take(self._decoding.new_blocks(self.clock + 1, steps - 1))
