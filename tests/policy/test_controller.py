@@ -56,7 +56,7 @@ def plant(
     def answer_to(c: float) -> Pressure:
         preemptions_s = 2.0 * math.sqrt(c) if waiting else 0.0
         return Pressure(
-            interval_s=2.0, waiting=waiting, running=32, usage=usage, free_blocks=500.0,
+            interval_s=2.0, waiting=waiting, running=32, usage=usage, free_blocks=1000.0 * (1.0 - usage),
             generated_s=1000.0, recomputed_s=preemptions_s * lost * (prompt + 2 * c * answer),
             preemptions_s=preemptions_s, recompute_cost=cost, prompt_tokens=prompt, answer_tokens=answer,
             prefix_cache=math.nan, short_wait_s=0.5, gap_s=gap_s * c,
@@ -164,13 +164,13 @@ def test_a_queue_that_outgrows_free_memory_lowers_c_before_anything_is_lost() ->
 
 
 def test_where_memory_is_full_nobody_is_preempted_to_learn_what_the_cache_keeps() -> None:
-    full = plant(0.2, 1000, 200, 1.0, usage=0.98)
-    quiet = plant(0.2, 1000, 200, 1.0, usage=0.98, waiting=0.0)
+    full = plant(0.05, 1000, 200, 1.0, usage=0.98)
+    quiet = plant(0.05, 1000, 200, 1.0, usage=0.98, waiting=0.0)
     made = run(full, 3)
     made += run(quiet, 20, state=made[-1].state)
     made += run(full, 100, state=made[-1].state)
     assert {d.c for d in made[1:]} == {0.0}
-    roomy = run(plant(0.2, 1000, 200, 0.005), 100, state=made[-1].state)
+    roomy = run(plant(0.05, 1000, 200, 0.005), 100, state=made[-1].state)
     assert roomy[-1].c > 0.0, "and when there is room it is tried"
 
 

@@ -141,7 +141,7 @@ class ControllerState:
     """Share of engine time that recomputation takes, smoothed."""
     free_blocks: float = math.nan
     crowding: float = 0.0
-    """What waits over what fits in free memory, smoothed over the time in which anybody waited."""
+    """What waits over what fits in free memory: its peak, decaying in the time in which anybody waits."""
     seen_s: float = 0.0
     preempted: float = 0.0
     """Preemptions seen; older ones count less."""
@@ -261,6 +261,7 @@ def _observe(pressure: Pressure, state: ControllerState, law: Law) -> Controller
         return old + gain * (new - old) if math.isfinite(old) else new
 
     cost = _geometric(state.recompute_cost, pressure.recompute_cost, gain)
+    crowding = _crowding(pressure)
     spent = _finite(cost) * max(_finite(pressure.recomputed_s), 0.0)
     worked = spent + max(_finite(pressure.generated_s), 0.0)
     return replace(
@@ -271,7 +272,8 @@ def _observe(pressure: Pressure, state: ControllerState, law: Law) -> Controller
         answer_tokens=smooth(state.answer_tokens, pressure.answer_tokens),
         prefix_cache=pressure.prefix_cache if pressure.prefix_cache in (0, 1) else state.prefix_cache,
         free_blocks=smooth(state.free_blocks, pressure.free_blocks),
-        crowding=smooth(state.crowding, _crowding(pressure)),
+        # Up at once, because what is lost until it is noticed is dear; down slowly, so that c does not turn.
+        crowding=max(smooth(state.crowding, crowding), _finite(crowding)),
         recompute_share=smooth(state.recompute_share, spent / worked if worked > 0 else 0.0),
     )
 

@@ -50,7 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", help="model directory, Hugging Face id, or 'demo'")
     add(
-        "--arms", default="fcfs,trail-c0.8", help="fcfs, sjf, trail-prompt, trail-cC, oracle-cC (%(default)s)"
+        "--arms",
+        default="fcfs,trail-c0.8",
+        help="fcfs, fcfs-reserve16, sjf, mlfq, trail-prompt, trail-cC, adaptive, oracle-cC (%(default)s)",
     )
     add(
         "--load",
