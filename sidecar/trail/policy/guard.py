@@ -63,7 +63,7 @@ class Guard:
     with the time constant `hold_s`: in a burst's tail those at the end of the queue have waited longest.
     """
 
-    hold_s: float = 60.0
+    hold_s: float = 180.0
     recent_s: float = 10.0
     settle_s: float = 1.0
     wait_s: float = 0.0
