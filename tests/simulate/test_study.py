@@ -137,7 +137,7 @@ def test_quick_writes_results_and_page_and_goes_on_where_it_stopped(
     ("options", "message"),
     [
         (["--seeds", "1,x"], "whole numbers"),
-        (["--only", "nothing"], "in no case's name"),
+        (["--only", "nothing"], "in no setting's name"),
         (["--requests", "3"], "at least 100"),
         (["--arms", "nonsense"], "nonsense"),
     ],

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 LEAST_TOKENS = 1.0
 """Nobody counts as shorter, which is what makes the boost finite."""
 LONGEST_S = 2.0**18
-"""T at most, three days: by then the order is by size, and ranks keep within a bounded distance."""
+"""W and T at most, three days: by then the order is by size, and ranks keep within a bounded distance."""
 
 
 def boost_scale(mean_size: float) -> float:
@@ -63,7 +63,7 @@ class Guard:
     with the time constant `hold_s`: in a burst's tail those at the end of the queue have waited longest.
     """
 
-    hold_s: float = 60.0
+    hold_s: float = 180.0
     recent_s: float = 10.0
     settle_s: float = 1.0
     wait_s: float = 0.0
@@ -94,5 +94,6 @@ class Guard:
             self._seconds = self._seconds * kept + passed_s
         self._queued = queued_tokens > 0
         if self._queued and self._stood_s >= self.settle_s and self._tokens > 0:
-            self.wait_s = max(self.wait_s, queued_tokens * self._seconds / self._tokens)
+            found_s = min(queued_tokens * self._seconds / self._tokens, LONGEST_S)
+            self.wait_s = max(self.wait_s, found_s)
         return self.wait_s

@@ -20,16 +20,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from trail.lab.bench.config import Arm, parse_arms
+from trail.lab.bench.config import Arm, Load, parse_arms
 from trail.lab.report.page import write_results
 from trail.lab.simulate.study.judge import OURS, checks, frontier, losses, paper_regime, setting_row
 from trail.lab.simulate.study.report import render
 from trail.lab.simulate.study.settings import ARMS, KNOB, Case, grid, shared
-from trail.lab.simulate.sweep import Job, jobs, run_jobs
+from trail.lab.simulate.sweep import jobs, run_jobs
 
 _INTERRUPTED = 130
 _REPORTED, _TUNING = "101,102,103,104,105", "41,42"
-_REQUESTS, _QUICK_REQUESTS = 4000, 300
+_REQUESTS, _QUICK_REQUESTS = 3000, 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem:
         print(f"trail.lab.simulate.study: {problem}", file=sys.stderr)
         return 2
-    cases = [case for case in grid(quick=args.quick) if args.only in case.name]
+    cases = grid(quick=args.quick, only=args.only)
     seeds = [int(seed) for seed in args.seeds.split(",")]
     console = Console()
     if not args.quick and shared() is None:
@@ -88,9 +88,10 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
     add("--tuning", action="store_true",
         help="the requests and seeds that parameters are chosen on, instead of those that are reported")
     add("--arms", help="instead of the grid's, for tuning; fcfs, fcfs-reserve16 and adaptive always run")
-    add("--only", default="", help="only cases whose names hold this text")
+    add("--only", default="", help="only settings whose names hold this text")
     add("--seeds", help=f"comma-separated ({_REPORTED}; with --tuning {_TUNING})")
-    add("--requests", type=int, help=f"requests of a run ({_REQUESTS}; --quick: {_QUICK_REQUESTS})")
+    add("--requests", type=int,
+        help=f"requests of a run, twice as many beyond capacity ({_REQUESTS}; --quick: {_QUICK_REQUESTS})")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     # fmt: on
     args = parser.parse_args(argv)
@@ -98,8 +99,8 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
     args.requests = args.requests or (_QUICK_REQUESTS if args.quick else _REQUESTS)
     if not all(seed.strip().isdigit() for seed in args.seeds.split(",")):
         return args, f"--seeds {args.seeds!r}: give whole numbers, as in 101,102"
-    if not any(args.only in case.name for case in grid(quick=args.quick)):
-        return args, f"--only {args.only!r} is in no case's name; for example: --only KV-poor"
+    if not grid(quick=args.quick, only=args.only):
+        return args, f"--only {args.only!r} is in no setting's name; for example: --only KV-poor"
     if args.requests < 100 or args.jobs < 1:
         return args, "--requests must be at least 100 and --jobs at least 1"
     try:
@@ -124,27 +125,25 @@ def _run(
         bar = bars.add_task("", total=total)
         for case in cases:
             bars.update(bar, description=case.name)
-            setting = case.setting(args.requests, tuning=args.tuning)
-            capacity = setting.capacity()
-            todo: list[Job] = []
-            for load in case.all_loads():
-                todo += jobs(_arms(case, load.times_capacity or 0.0, args.arms), [load], seeds, capacity)
-            records: dict[Any, list[dict[str, Any]]] = {load: [] for load in case.all_loads()}
-            for job, record in run_jobs(setting, todo, directory=args.out / "runs", processes=args.jobs):
-                records[job.load].append(record)
-                bars.advance(bar)
-            yield case, {
-                "rows": [
-                    setting_row(case, load, _arms(case, load.times_capacity or 0.0, args.arms), found)
-                    for load, found in records.items()
-                ],
-                "meta": {
-                    "requests_per_s": capacity.requests_per_s,
-                    "predictor": setting.predictor.text,
-                    "prediction": next(r["prediction"] for r in records[todo[0].load] if r["prediction"]),
-                    "source": setting.source.name,
-                },
-            }  # fmt: skip
+            capacity = case.setting(args.requests, tuning=args.tuning).capacity()
+            rows, predicted = [], None
+            for times in case.loads:
+                load, arms = Load(times_capacity=times), _arms(case, times, args.arms)
+                setting = case.setting(case.requests(args.requests, times), tuning=args.tuning)
+                todo = jobs(arms, [load], seeds, capacity)
+                records = []
+                for _, record in run_jobs(setting, todo, directory=args.out / "runs", processes=args.jobs):
+                    records.append(record)
+                    bars.advance(bar)
+                predicted = predicted or next(r["prediction"] for r in records if r["prediction"])
+                rows.append(setting_row(case, load, arms, records))
+            meta = {
+                "requests_per_s": capacity.requests_per_s,
+                "predictor": setting.predictor.text,
+                "prediction": predicted,
+                "source": setting.source.name,
+            }
+            yield case, {"rows": rows, "meta": meta}
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def setting_row(
                 )
                 entry[ratio.replace("_ratio", "_to_reserved")] = to.value
     return {
-        "name": f"{case.name}, load {load.times_capacity:g}",
+        "name": case.setting_name(load.times_capacity or 0.0),
         "load": load.times_capacity,
         "lengths": case.lengths,
         "arrivals": case.arrivals,

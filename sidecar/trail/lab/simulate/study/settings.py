@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trail.lab.bench.config import Arrivals, Load
+from trail.lab.bench.config import Arrivals
 from trail.lab.simulate.config import EngineConfig
 from trail.lab.simulate.files import read_source
 from trail.lab.simulate.predictors import Predictor
@@ -21,7 +21,7 @@ ARMS = (
     "fcfs", "fcfs-reserve16", "sjf", "trail-prompt", "trail-c0", "trail-c0.2", "trail-c0.8", "mlfq",
     "adaptive", "oracle-c0",
 )  # fmt: skip
-KNOB = ("adaptive-k0", "adaptive-k0.25", "adaptive-k0.5", "adaptive-k2", "adaptive-k4", "adaptive-kinf")
+KNOB = ("adaptive-k0", "adaptive-k0.5", "adaptive-k2", "adaptive-k4", "adaptive-kinf")
 """Further arms where the frontier is drawn."""
 
 LOADS = (0.7, 0.85, 0.9, 0.95, 1.0, 1.05)
@@ -62,6 +62,14 @@ class Case:
             slots=256 if poor else 64, kv_blocks=tokens // _BLOCK_TOKENS, block_tokens=_BLOCK_TOKENS
         )
 
+    def setting_name(self, load: float) -> str:
+        """As it stands in the table."""
+        return f"{self.name}, load {load:g}"
+
+    def requests(self, least: int, load: float) -> int:
+        """Requests of a run: twice as many beyond capacity, where a queue takes its time to grow."""
+        return 2 * least if load > 1 else least
+
     def peak(self, load: float) -> bool:
         """Whether this is a setting of the targets for overload."""
         return self.arrivals == "burst" or load >= PEAK
@@ -81,18 +89,19 @@ class Case:
             keep=0,
         )
 
-    def all_loads(self) -> list[Load]:
-        """As `trail simulate` takes them."""
-        return [Load(times_capacity=load) for load in self.loads]
 
-
-def grid(*, quick: bool = False) -> list[Case]:
-    """All cases; `quick`: two of them, of generated requests."""
+def grid(*, quick: bool = False, only: str = "") -> list[Case]:
+    """All cases with the loads at which their settings' names hold `only`; `quick`: two generated cases."""
+    cases = list(_cases())
     if quick:
-        return [
+        cases = [
             Case("generated", "poisson", memory, "h200", FEW_LOADS) for memory in (_SLOTS_BOUND, _KV_POOR)
         ]
-    return list(_cases())
+    chosen = [
+        replace(case, loads=tuple(load for load in case.loads if only in case.setting_name(load)))
+        for case in cases
+    ]
+    return [case for case in chosen if case.loads]
 
 
 def _cases() -> Iterator[Case]:
