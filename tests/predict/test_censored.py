@@ -46,8 +46,8 @@ def test_no_answer_is_impossible_and_every_gradient_finite() -> None:
 
 
 def covered_within_limits(*, whole_bin: bool) -> float:
-    """Long answers cut at limits inside wide bins, learned limit by limit: how many of those that ended lie in
-    their central 80 % intervals, given the limit. `whole_bin`: a cut answer counts for all of its bin."""
+    """Long answers cut at limits inside wide bins, learned limit by limit: how many of those that ended lie
+    in their central 80 % intervals, given the limit. `whole_bin`: a cut answer counts for all of its bin."""
     rng = np.random.default_rng(4)
     limits, n = np.arange(100, 400, 3), 150
     bins = DEFAULT.make_bins(400.0, cut=True)
