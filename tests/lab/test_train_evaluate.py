@@ -144,7 +144,7 @@ def test_the_simulator_reads_what_the_verdict_wrote(
     document = json.loads((tmp_path / "evaluation.json").read_text())
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 12, 3000)
-    work = Workload("w", np.zeros(3000), np.ones(3000, np.int64), lengths)
+    work = Workload(np.zeros(3000), np.ones(3000, np.int64), lengths)
     recorded = parse_predictor(f"recorded:{tmp_path / 'predictions.npz'}")
     errors = recorded.predict(work, 1, rng).errors(work.output_tokens)
     # Layer 3 tells the remaining length to within half a token, the prompt nothing.

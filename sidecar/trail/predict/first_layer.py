@@ -31,8 +31,6 @@ WORTHWHILE = 0.9
 _ROUNDS = 6
 _MOST = 127
 _INT8_MULTIPLE = 64
-_ROWS_IN_CACHE = 256
-"""Rows rounded at a time: what was rounded is still in the cache when it is multiplied."""
 
 
 class FirstLayer(Protocol):
@@ -62,11 +60,6 @@ class BFloat16Layer:
         self._rest = bias - self._bias.float()
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        if len(vectors) <= _ROWS_IN_CACHE:
-            return self._block(vectors)
-        return torch.cat([self._block(block) for block in torch.split(vectors, _ROWS_IN_CACHE)])
-
-    def _block(self, vectors: torch.Tensor) -> torch.Tensor:
         rounded = vectors.bfloat16()
         if self._weight.is_mkldnn:
             units = torch.ops.mkldnn._linear_pointwise(rounded, self._weight, self._bias, "none", [], "")

@@ -137,12 +137,8 @@ def compare(subject: Subject, args: argparse.Namespace, console: Console) -> dic
     corpus = recorded_corpus(training, training.layers)
     test = recorded_corpus(test_recording, test_recording.layers)
     with shown() as stages:
-        made, layers = pairs(corpus, range(args.seeds), stages)
-        probe = made[0].default.probe
-        wanted = [p.layer for pair in made for p in (pair.default, pair.paper) if p is not None]
-        answers, _, left_out = held_out_set(test, wanted, set(corpus.prompts))
         floor = None
-        if args.steps:
+        if args.steps:  # all that needs vLLM comes before what needs time
             floor = draw_floor(
                 subject.model,
                 test,
@@ -152,6 +148,10 @@ def compare(subject: Subject, args: argparse.Namespace, console: Console) -> dic
                 out=out,
                 stages=stages,
             )
+        made, layers = pairs(corpus, range(args.seeds), stages)
+        probe = made[0].default.probe
+        wanted = [p.layer for pair in made for p in (pair.default, pair.paper) if p is not None]
+        answers, _, left_out = held_out_set(test, wanted, set(corpus.prompts))
         with stages.stage("judging", len(made) * len(ARMS)) as advance:
             document = evaluate(
                 answers,
