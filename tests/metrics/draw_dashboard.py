@@ -79,7 +79,7 @@ class Story:
         self.served.arrive(free, now_s, float(np.clip(length * self.random.lognormal(0, 0.3), 2, 63)))
 
     def _preempt(self, now_s: float) -> None:
-        if len(self.running) < SLOTS or not self.waiting:
+        if len(self.running) < SLOTS - 2 or not self.waiting:
             return
         shortest = min(length for _, length in self.waiting.values())
         slot = max(self.running, key=lambda s: self.running[s][1] - self.running[s][3])
