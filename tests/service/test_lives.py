@@ -58,6 +58,7 @@ def test_a_request_from_its_arrival_to_its_end(bench: Bench) -> None:
     bench.lane.step()
     assert life.protected
     assert life.age == 11
+    assert math.isnan(life.refined)  # it may change yet
     end = Passage(S, 3 * S, 4 * S, 9 * S, 2 * S, 1, 0, 2, frozenset({Cause.RATIO}), 4)
     bench.apply(Finished(5, 2, 25, recomputed_tokens=6, passage=end))
     assert changes(life) == [
@@ -71,6 +72,7 @@ def test_a_request_from_its_arrival_to_its_end(bench: Bench) -> None:
     )  # fmt: skip
     assert (life.ending.c, life.ending.generation) == (0.5, 2)
     assert life.passage == end
+    assert life.refined > 11
     assert (life.total_s, life.first_token_s, life.admission_s) == (8.5, 3.5, 2.0)
     assert life.trace_headers == {"traceparent": "x"}
     assert bench.lane.lives.open == []

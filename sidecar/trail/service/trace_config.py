@@ -16,7 +16,7 @@ ENV_KEEP_WAITED = "TRAIL_TRACE_KEEP_WAITED_S"
 """Traces every request that waited so many seconds in the queue, whatever the sampling."""
 
 _OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_OTEL_RATIO = "OTEL_TRACES_SAMPLER_ARG"
+_OTEL_SAMPLER, _OTEL_RATIO = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 _OTEL_DISABLED = "OTEL_SDK_DISABLED"
 
 
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="a span a request goes to this OTLP receiver, as in http://localhost:4317"
         f" (${ENV_OTLP_ENDPOINT}, ${_OTEL_ENDPOINTS[0]}, ${_OTEL_ENDPOINTS[1]}; %(default)s)")  # fmt: skip
     add("--trace-ratio", type=float, metavar="R",
-        default=environ.get(ENV_RATIO) or environ.get(_OTEL_RATIO) or "1",
+        default=environ.get(ENV_RATIO) or _standard_ratio(environ),
         help="share of requests to trace where no traceparent says it (%(default)s)")  # fmt: skip
     add("--trace-keep-preempted", action="store_true", default=environ.get(ENV_KEEP_PREEMPTED) == "1",
         help="trace preempted requests whatever the sampling")  # fmt: skip
@@ -76,3 +76,15 @@ def from_arguments(args: argparse.Namespace) -> TraceConfig | None:
         args.trace_place,
     )
     return config if config.endpoint else None
+
+
+def _standard_ratio(environ: Mapping[str, str]) -> str:
+    """The ratio that OpenTelemetry's own variables ask for. What they say wrongly keeps no sidecar down."""
+    sampler = environ.get(_OTEL_SAMPLER, "").strip().lower()
+    if sampler.endswith("traceidratio"):
+        try:
+            ratio = float(environ.get(_OTEL_RATIO, ""))
+        except ValueError:
+            return "1"
+        return str(ratio) if 0.0 <= ratio <= 1.0 else "1"
+    return "0" if sampler.endswith("always_off") else "1"

@@ -147,9 +147,7 @@ def make_tracing(config: TraceConfig) -> Tracing:
     from trail.service.spans import SpanMaker
 
     # The exporters log every failed batch; ours is one line when the state changes.
-    quiet = logging.getLogger("opentelemetry")
-    quiet.addHandler(logging.NullHandler())
-    quiet.propagate = False
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     insecure = None if os.environ.get("OTEL_EXPORTER_OTLP_INSECURE") else "://" not in config.endpoint or None
     spans = OTLPSpanExporter(endpoint=config.endpoint, insecure=insecure)
     events = OTLPLogExporter(endpoint=config.endpoint, insecure=insecure)
