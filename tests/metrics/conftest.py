@@ -1,4 +1,4 @@
-"""Metrics are made by sidecar and operator and read by the charts: the tests' kits of both sides are used here."""
+"""Metrics are made by the sidecar and read by the charts: the kits of both sides' tests are used here."""
 
 import sys
 from pathlib import Path

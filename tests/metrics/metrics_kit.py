@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Metric
 from service_kit import BINS, HIDDEN, LAYER, Bench, started, vector
 
@@ -20,6 +21,9 @@ from trail.service.otlp_settings import OtlpSettings
 from trail.service.quality import QualityMonitor
 from trail.service.redis_config import RedisConfig
 from trail.service.redis_link import LinkCollector, RedisLink
+from trail.service.spans import SpanMaker
+from trail.service.trace_config import TraceConfig
+from trail.service.tracing import TraceCollector, Tracing
 from trail.wire.changes import Cause, Change
 from trail.wire.frames import Kind
 
@@ -62,10 +66,11 @@ class Served(Bench):
     def change(self, key: int, change: Change, at_s: float, **more: Any) -> None:
         self.apply(Changed(key, change, int(at_s * S), **more))
 
-    def generate(self, *keys: int, age: int) -> None:
-        """The worker exports the vectors of a step in which requests have `age` tokens."""
-        kind = Kind.TOKEN if age else Kind.PROMPT
-        self.export(*((key, 5 + age, kind, vector(0, 1, 0, 0)) for key in keys))
+    def generate(self, key: int, age: int, remaining: float = 24.0) -> None:
+        """The worker exports a vector of a request at `age`, from which the probe reads `remaining`."""
+        middle = BINS.midpoints
+        share = np.clip(1 - np.abs(middle - remaining) / (middle[1] - middle[0]), 0.05, None)
+        self.export((key, 5 + age, Kind.TOKEN if age else Kind.PROMPT, vector(*share)))
         self.lane.step()
 
     def finish(self, key: int, tokens: int, reason: str = "stop", **passage: float) -> None:
@@ -117,6 +122,8 @@ def sidecar_registry(served: Served) -> CollectorRegistry:
     link.counters.rejected["c"] = 1
     served.registry.register(LinkCollector(link))
     OtlpMetrics(OtlpSettings("http://127.0.0.1:1"), served.registry, dict)
+    tracing = Tracing(SpanMaker(TraceConfig("http://127.0.0.1:1")), lambda _: True, lambda _: True, "nowhere")
+    served.registry.register(TraceCollector(tracing))
     return served.registry
 
 

@@ -1,4 +1,4 @@
-"""As much of PromQL as our dashboard, alerts and autoscalers use: parsed strictly, and evaluated on two scrapes.
+"""As much of PromQL as our dashboard, alerts and autoscalers use: parsed, and evaluated on two scrapes.
 
 What is not understood is an error, so that a query with a mistake does not pass.
 """
@@ -101,18 +101,18 @@ class _Parser:
         return left
 
     def term(self) -> Expression:
-        token = self.take()
-        if token == "(":
+        word = self.take()
+        if word == "(":
             inner = self.expression(0)
             self.take(")")
             return inner
-        if token[0].isdigit():
-            return float(token)
-        if not (token[0].isalpha() or token[0] == "_"):
-            raise PromQLError(f"{self._query!r}: a metric, a function or a number expected, not {token!r}")
-        if self.peek == "(" or (token in AGGREGATIONS and self.peek == "by"):
-            return self.call(token)
-        return self.selector(token)
+        if word[0].isdigit():
+            return float(word)
+        if not (word[0].isalpha() or word[0] == "_"):
+            raise PromQLError(f"{self._query!r}: a metric, a function or a number expected, not {word!r}")
+        if self.peek == "(" or (word in AGGREGATIONS and self.peek == "by"):
+            return self.call(word)
+        return self.selector(word)
 
     def call(self, function: str) -> Call:
         known = {*AGGREGATIONS, *OF_RANGES, "absent", "histogram_quantile", "clamp_min"}

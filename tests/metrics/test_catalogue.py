@@ -40,9 +40,7 @@ def exported(served: Served) -> dict[str, Listed]:
     found: dict[str, Listed] = {}
     for of, registry in both.items():
         for family in registry.collect():
-            assert family.samples, (
-                f"{family.name}: a run in which it has no sample says nothing of its labels"
-            )
+            assert family.samples, f"{family.name} has no sample, and so no labels, in this run"
             assert family.name not in found, f"{family.name} is exported twice"
             found[family.name] = listed(family, of)
     return found

@@ -125,9 +125,8 @@ def test_names_of_the_conventions_and_their_attributes(served: Served, collector
             assert found["gen_ai.operation.name"] == "text_completion"
             assert found["gen_ai.provider.name"] == "vllm"
             assert found["gen_ai.request.model"] == "example/small"
-    ends = {
-        attributes(p).get("error.type", "") for p in got[GENAI["trail_request_seconds"]].histogram.data_points
-    }
+    requests = got[GENAI["trail_request_seconds"]].histogram.data_points
+    ends = {attributes(point).get("error.type", "") for point in requests}
     assert ends == {"", "abort"}
 
 
@@ -183,7 +182,7 @@ def test_a_slow_collector_holds_nobody_up(
     collector.wait_s = 60.0
     otlp = OtlpMetrics(OtlpSettings(collector.endpoint, interval_s=0.01), served.registry, lambda: MODELS)
     otlp.start()
-    until(lambda: otlp._thread.is_alive())
+    until(otlp._thread.is_alive)
     time.sleep(0.2)
     served.lane.step()
     assert served.value("trail_open_requests", engine="0") == 1
@@ -223,13 +222,8 @@ def test_settings_from_the_environment() -> None:
     assert settings is not None
     assert (settings.endpoint, settings.interval_s, settings.doubts) == ("http://all:4317", 60.0, ())
     assert settings.place["k8s.pod.name"] == "llama-0"
-    own = otlp_settings(
-        {
-            **common,
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:4317",
-            "OTEL_METRIC_EXPORT_INTERVAL": "500",
-        }
-    )
+    metrics = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:4317", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+    own = otlp_settings({**common, **metrics})
     assert own is not None
     assert (own.endpoint, own.interval_s) == ("http://m:4317", 0.5)
 

@@ -4,12 +4,11 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from chart_kit import CASES, one, render
-from metrics_kit import Served, page, play, series_names, sidecar_registry
+from metrics_kit import DOCS, Served, page, play, series_names, sidecar_registry
 from prometheus_client import CollectorRegistry
 from promql import (
     Call,
@@ -146,6 +145,8 @@ def happen(operator: OperatorMetrics) -> None:
     operator.withdrawals.labels("image").inc()
     operator.failures.labels("status", "refused").inc()
     operator.leader.set(1)
+    operator.c.labels("shop/deployment/llama").set(0.2)
+    operator.c_changes.inc()
     operator.pods.labels("shop", "llama", "ordering").set(2)
 
 
@@ -256,12 +257,11 @@ def test_nobody_acts_where_no_operator_is_heard_of() -> None:
 
 
 def test_alerts_say_what_and_what_to_do() -> None:
+    page_of_alerts = (DOCS / "kubernetes" / "troubleshoot.md").read_text(encoding="utf-8")
     for name, rule in RULES.items():
         assert rule["labels"]["severity"] in ("info", "warning"), name
         assert set(rule["annotations"]) == {"summary", "description"}, name
-        assert f"`{name}`" in (Path(__file__).parents[2] / "docs/kubernetes/troubleshoot.md").read_text(), (
-            name
-        )
+        assert f"`{name}`" in page_of_alerts, name
 
 
 def test_thresholds_are_values() -> None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 PREDICTORS = ("probe", "prompt", "constant")
-PROGRESS = ("0-25%", "25-50%", "50-75%", "75-100%")
-"""Of a request's whole length, by age."""
+PROGRESS = tuple(f"{10 * tenth}-{10 * tenth + 10}%" for tenth in range(10))
+"""Tenths of a request's whole length, by age."""
 LENGTH_EDGES = (32, 128, 512, 2048)
 LENGTHS = ("1-31", "32-127", "128-511", "512-2047", "2048-")
 """Whole lengths in tokens."""
