@@ -35,6 +35,8 @@ COMMANDS = (
     ),
     Command("simulate", "trail.lab.simulate.command", "compare policies in a simulated engine"),
     Command("fit-steps", "trail.lab.simulate.fit_command", "fit a step-time model to what trail bench saw"),
+    Command("top", "trail.lab.top.command", "watch engines and requests in the terminal"),
+    Command("shadow-report", "trail.lab.shadow.command", "say what a policy would gain, from a decision log"),
     Command("plan", "trail.lab.plan.command", "what a policy is worth at your lengths and load, by theory"),
     Command("status", "trail.lab.cluster.status", "show TRAIL on the current cluster"),
     Command("enable", "trail.lab.cluster.enable", "switch TRAIL on for a Deployment or StatefulSet"),

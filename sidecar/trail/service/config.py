@@ -36,6 +36,10 @@ ENV_WORKLOAD = "TRAIL_WORKLOAD"
 """`namespace/kind/name` of what this pod belongs to, in Redis."""
 ENV_POD = "TRAIL_POD_NAME"
 """Name of this pod in Redis, metrics and traces."""
+ENV_DECISION_LOG = "TRAIL_DECISION_LOG"
+"""File of the decision log (`service.decision_log`); empty: none."""
+ENV_DECISION_LOG_MIB = "TRAIL_DECISION_LOG_MIB"
+"""What the decision log may take of the disk, all its parts together."""
 
 DEFAULT_METRICS_PORT = 9464
 QUALITY_MODES = ("act", "watch")
@@ -59,6 +63,8 @@ class SidecarConfig:
     metrics_port: int = DEFAULT_METRICS_PORT
     rank_address: str = ""
     stats_file: Path | None = None
+    decision_log: Path | None = None
+    decision_log_mib: float = 64.0
     redis: RedisConfig | None = None
     traces: TraceConfig | None = None
     pod: str = ""
@@ -73,6 +79,8 @@ class SidecarConfig:
             raise ValueError(f"quality must be one of {', '.join(QUALITY_MODES)}, got {self.quality!r}")
         if self.metrics_port > 65535:
             raise ValueError(f"metrics-port must be at most 65535, got {self.metrics_port}")
+        if not 1.0 <= self.decision_log_mib < 2**20:
+            raise ValueError(f"decision-log-mib must lie in [1, {2**20}), got {self.decision_log_mib}")
         if not self.orphan_timeout_s > 0:
             raise ValueError(f"orphan-timeout-s must be positive, got {self.orphan_timeout_s}")
         if self.predictor is None and self.policy.name not in ("fcfs", "oracle"):
@@ -124,6 +132,11 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     trace_config.add_arguments(parser, environ)
     add("--ring-slots", type=int, default=SidecarConfig.ring_slots, metavar="N",
         help="frames the ring holds (%(default)s)")  # fmt: skip
+    add("--decision-log", type=Path, default=environ.get(ENV_DECISION_LOG) or None, metavar="FILE",
+        help="log finished requests and predictions, no text, for trail shadow-report (none)")  # fmt: skip
+    add("--decision-log-mib", type=float, metavar="MIB",
+        default=environ.get(ENV_DECISION_LOG_MIB, str(SidecarConfig.decision_log_mib)),
+        help="what the decision log may take of the disk (%(default)s)")  # fmt: skip
     add("--stats-file", type=Path, default=None, metavar="FILE",
         help="write delays and prediction errors of the run to this JSON file at the end")  # fmt: skip
     # OpenTelemetry's own variables, as every program with its SDK reads them.
@@ -147,6 +160,8 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         metrics_port=args.metrics_port,
         rank_address=args.rank_address,
         stats_file=args.stats_file,
+        decision_log=args.decision_log,
+        decision_log_mib=args.decision_log_mib,
         redis=RedisConfig(args.redis_url, args.workload, args.pod) if args.redis_url else None,
         traces=trace_config.from_arguments(args),
         pod=args.pod,

@@ -14,6 +14,7 @@ from trail.policy.spec import PolicySpec
 from trail.predict.online import corrected
 from trail.service.calm import Calm
 from trail.service.courtesy import Courtesy
+from trail.service.decision_log import LaneRecorder
 from trail.service.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
 from trail.service.lives import Lives
 from trail.service.logs import get_logger
@@ -80,6 +81,7 @@ class EngineLane:
         self.hello: Hello | None = None
         self.load = Load()
         self.problem: str | None = None
+        self.recorder: LaneRecorder | None = None
         self.session = 0
         self._board = board
         self._ring = ring
@@ -323,16 +325,25 @@ class EngineLane:
             tracker.dirty[slots] = False
             self._header = header
             self.lives.published(slots, rows, spec)
+            if self.recorder is not None:
+                self.recorder.published(slots, rows)
         self.beat()
 
     def _terms(self, spec: PolicySpec) -> Terms:
         """What the header says of `spec`; nothing but the engine's own order while there is a problem, or
         while nothing that is predicted can be trusted.
 
-        How long the queue is goes with boosted arrivals alone: the others need no update for it.
+        How long the queue is and the mean prompt go with boosted arrivals alone: the others need no update
+        for them.
         """
         wait_s, token_s = (self.pace.wait_s, self.pace.token_s) if spec.boosts else (0.0, 0.0)
-        terms = Terms.of(spec, mean_initial=self._mean.value, wait_s=wait_s, token_s=token_s)
+        terms = Terms.of(
+            spec,
+            mean_initial=self._mean.value,
+            mean_prompt=self.tracker.mean_prompt.value if spec.boosts else 0.0,
+            wait_s=wait_s,
+            token_s=token_s,
+        )
         if self.problem is None and self.basis is not Basis.ARRIVAL:
             return terms
         return replace(terms, order=False, preempt=False, kv_reserve_tokens=-1.0)

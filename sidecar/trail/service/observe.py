@@ -106,6 +106,7 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
             time_s=time.time(),
             description=self._describe(),
             policy_text=self._policy.current[0].text,
+            policy_reason=self._policy.reason,
             pod=self._pod,
             engines=[self._engine(lane, most) for lane in self._lanes.values()],
         )

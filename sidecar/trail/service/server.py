@@ -134,7 +134,7 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"policy {spec.name} needs a predictor and this sidecar has none; start it with --predictor",
             )
-        return policy_message(*self._policy.set(spec))
+        return policy_message(*self._policy.set(spec, "set by a caller of SetPolicy"))
 
 
 class RankingService(trail_pb2_grpc.RankingServicer):  # type: ignore[misc]  # generated code is untyped

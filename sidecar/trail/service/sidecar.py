@@ -22,6 +22,7 @@ from trail.predict.refine import Refiner
 from trail.service.catalogue import complete
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
+from trail.service.decision_log import DecisionLog, LaneRecorder
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
@@ -104,7 +105,7 @@ class Sidecar:
             read_manifest(config.predictor) if config.predictor is not None else None
         )
         self.policy = PolicyBox(config.policy)
-        self.telemetry = Telemetry(Metrics(), RunStats())
+        self.telemetry = Telemetry(Metrics(), RunStats(detailed=config.stats_file is not None))
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
         self.quality = QualityMonitor(
             Quality(self.manifest, pause=Courtesy().give_way) if self.manifest is not None else None,
@@ -132,6 +133,7 @@ class Sidecar:
         gc.disable()
         self._closers.append(DirectoryLock(self.config.directory).release)
         self._make_lanes()
+        self._log_decisions()
         self.quality.start()
         self._closers.append(lambda: self.quality.stop(0.3))
         self._start_tracing()
@@ -194,6 +196,17 @@ class Sidecar:
         complete(
             self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
         )
+
+    def _log_decisions(self) -> None:
+        path = self.config.decision_log
+        if path is None:
+            return
+        decisions = DecisionLog(path, int(self.config.decision_log_mib * 2**20), self.lanes.values())
+        for lane in self.lanes.values():
+            lane.recorder = LaneRecorder(lane.tracker.capacity, decisions)
+            lane.lives.listeners.append(lane.recorder)
+        decisions.start()
+        self._closers.append(decisions.close)
 
     def _start_tracing(self) -> None:
         if self.config.traces is None:
@@ -349,14 +362,14 @@ class Sidecar:
             self.config.redis,
             report=meter.report,
             sample=meter.sample,
-            apply=lambda record: self._set_c(record.c),
+            apply=lambda record: self._set_c(record.c, f"by the operator: {record.reason}"),
         )
         self.telemetry.metrics.registry.register(LinkCollector(link))
         link.start()
         self._closers.append(link.stop)
 
-    def _set_c(self, c: float) -> None:
-        self.policy.set(replace(self.policy.current[0], c=c))
+    def _set_c(self, c: float, reason: str) -> None:
+        self.policy.set(replace(self.policy.current[0], c=c), reason)
 
     def _control(self) -> ControlService:
         info = None

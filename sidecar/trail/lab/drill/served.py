@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -24,16 +25,17 @@ class ServedError(RuntimeError):
 
 
 class Served:
-    """`trail serve ARGUMENTS` on a free loopback port."""
+    """`trail serve ARGUMENTS` on a free loopback port, with `env` beside this process's variables."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = int(s.getsockname()[1])
         command = [sys.executable, "-m", "trail", "serve", *arguments]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         # No fixed metrics port: another server may run on this machine.
-        self._child = Child("trail serve", command, {**os.environ, "TRAIL_METRICS_PORT": "-1"}, log)
+        variables = {**os.environ, "TRAIL_METRICS_PORT": "-1", **(env or {})}
+        self._child = Child("trail serve", command, variables, log)
         self._log = log
         self.base_url = f"http://127.0.0.1:{port}"
 

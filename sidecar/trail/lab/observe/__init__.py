@@ -1,1 +1,1 @@
-"""Looking at what TRAIL does: an OTLP receiver without a collector."""
+"""Looking at what TRAIL does: the demo under load, traces and metrics in one page, without a collector."""

@@ -522,18 +522,20 @@ class SnapshotRequest(_message.Message):
     def __init__(self, requests: _Optional[int] = ...) -> None: ...
 
 class SnapshotResponse(_message.Message):
-    __slots__ = ("time_s", "description", "policy_text", "pod", "engines")
+    __slots__ = ("time_s", "description", "policy_text", "pod", "engines", "policy_reason")
     TIME_S_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     POLICY_TEXT_FIELD_NUMBER: _ClassVar[int]
     POD_FIELD_NUMBER: _ClassVar[int]
     ENGINES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_REASON_FIELD_NUMBER: _ClassVar[int]
     time_s: float
     description: Description
     policy_text: str
     pod: str
     engines: _containers.RepeatedCompositeFieldContainer[EngineSnapshot]
-    def __init__(self, time_s: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., policy_text: _Optional[str] = ..., pod: _Optional[str] = ..., engines: _Optional[_Iterable[_Union[EngineSnapshot, _Mapping]]] = ...) -> None: ...
+    policy_reason: str
+    def __init__(self, time_s: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., policy_text: _Optional[str] = ..., pod: _Optional[str] = ..., engines: _Optional[_Iterable[_Union[EngineSnapshot, _Mapping]]] = ..., policy_reason: _Optional[str] = ...) -> None: ...
 
 class EngineSnapshot(_message.Message):
     __slots__ = ("engine", "backlog", "waiting", "running", "ended", "ended_total", "policy_preemptions_total", "memory_preemptions_total", "denied_total", "protected_running")

@@ -1,0 +1,1 @@
+"""`trail top`: what sidecars do at present, in a terminal."""
