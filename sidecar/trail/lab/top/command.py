@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from trail.lab.top.frame import frame
@@ -79,8 +79,8 @@ def _once(console: Console, sources: Sequence[Source]) -> int:
 
 
 def _live(console: Console, sources: Sequence[Source], every_s: float) -> int:
-    # A terminal that is closed or told to end is put back in order, too.
-    before = {s: signal.signal(s, _interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
+    # However it is told to end, the terminal is put back in order; Ctrl-C also where a shell has it ignored.
+    before = {s: signal.signal(s, _interrupt) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
@@ -92,7 +92,7 @@ def _live(console: Console, sources: Sequence[Source], every_s: float) -> int:
             signal.signal(number, handler)
 
 
-def _fitting(console: Console, readings: Sequence[Reading]) -> object:
+def _fitting(console: Console, readings: Sequence[Reading]) -> RenderableType:
     return frame(readings, console.width, console.height)
 
 
