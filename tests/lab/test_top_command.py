@@ -82,6 +82,16 @@ def test_once_prints_one_frame(
     assert answers.asked == [200]
 
 
+def test_a_frame_can_be_kept_as_a_picture(serve: Callable[..., tuple[str, Any]], tmp_path: Path) -> None:
+    address, _ = serve(Answers())
+    assert main(["top", address, "--svg", str(tmp_path / "top.svg")]) == 0
+    picture = (tmp_path / "top.svg").read_text()
+    assert picture.startswith("<svg")
+    assert "wave-0" in picture
+    assert "url(http" not in picture.replace('"', "")
+    assert main(["top", address, "--svg", str(tmp_path / "none" / "top.svg")]) == 1
+
+
 def test_a_shared_directory_is_an_address(
     serve: Callable[..., tuple[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

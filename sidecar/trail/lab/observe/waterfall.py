@@ -15,7 +15,7 @@ from trail.lab.observe.traces import (
     stretches,
 )
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 1100, 150, 12, 26, 26
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 1100, 150, 26, 26, 26
 _CLASSES = {WAITING: "wait", RUNNING: "run", AGAIN: "again"}
 _MARKS = {"first_token": "first", "protected": "safe", "denied": "deny"}
 _TICKS = 6

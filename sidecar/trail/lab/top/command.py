@@ -1,7 +1,9 @@
 """`trail top`: options, and the terminal's part."""
 
 import argparse
+import io
 import os
+import re
 import signal
 import sys
 import time
@@ -12,7 +14,8 @@ from types import FrameType
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from trail.lab.top.frame import frame
+from trail.lab.bench.results import write_text
+from trail.lab.top.frame import HEIGHT, WIDTH, frame
 from trail.lab.top.source import AddressError, Reading, Source, ask_all
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
 
@@ -33,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="HOST:PORT (a sidecar's --rank-address) or the directory it shares with vLLM, one or more"
         f" (${ENV_DIR}, or every {DEFAULT_DIR}*)")  # fmt: skip
     add("--once", action="store_true", help="print one frame and end; so it does where there is no terminal")
+    add("--svg", type=Path, metavar="FILE", help="write one frame as a picture, too, and end")
     add("--every", type=float, default=1.0, metavar="SECONDS", help="between two frames (%(default)s)")
 
 
@@ -49,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         return 2
     console = Console(highlight=False)
     try:
-        if args.once or not console.is_terminal:
-            return _once(console, sources)
+        if args.once or args.svg is not None or not console.is_terminal:
+            return _once(console, sources, args.svg)
         return _live(console, sources, args.every)
     except KeyboardInterrupt:
         return 0
@@ -67,7 +71,7 @@ def sidecars_here(environ: Mapping[str, str], beside: Path = DEFAULT_DIR) -> lis
     return [str(socket.parent) for socket in sockets] or [str(beside)]
 
 
-def _once(console: Console, sources: Sequence[Source]) -> int:
+def _once(console: Console, sources: Sequence[Source], picture: Path | None) -> int:
     readings = ask_all(sources)
     answered = [reading for reading in readings if reading.snapshot is not None]
     if not answered:
@@ -75,12 +79,25 @@ def _once(console: Console, sources: Sequence[Source]) -> int:
             print(f"trail top: {reading.trouble}", file=sys.stderr)
         return 1
     console.print(_fitting(console, readings))
+    if picture is not None:
+        try:
+            write_text(picture, drawn(readings))
+        except OSError as error:
+            print(f"trail top: {picture}: {error.strerror}", file=sys.stderr)
+            return 1
     return 0
 
 
+def drawn(readings: Sequence[Reading]) -> str:
+    """One frame at its usual size as SVG that fetches nothing: rich's own would load a font from the net."""
+    canvas = Console(width=WIDTH, height=HEIGHT, record=True, file=io.StringIO(), force_terminal=True)
+    canvas.print(frame(readings))
+    return re.sub(r"@font-face\s*{[^}]*}", "", canvas.export_svg(title="trail top"))
+
+
 def _live(console: Console, sources: Sequence[Source], every_s: float) -> int:
-    # A terminal that is closed or told to end is put back in order, too.
-    before = {s: signal.signal(s, _interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
+    # However it is told to end, the terminal is put back in order; Ctrl-C also where a shell has it ignored.
+    before = {s: signal.signal(s, _interrupt) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
