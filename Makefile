@@ -14,7 +14,8 @@ export VLLM_NO_USAGE_STATS ?= 1
 DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo observe test check test-fast bench-peak bench-overhead eval e2e protos lock clean
+.PHONY: help env demo observe test check test-fast bench-peak bench-overhead eval fidelity sim sim-quick sim-control e2e \
+        protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -55,6 +56,18 @@ bench-peak: env ## A load peak, TRAIL against first come first served (build/ben
 
 eval: env ## How good predictions are, against the paper's recipe and the floor (build/eval/)
 	$(PY) -m trail.lab.evaluate.suite --out $(BUILD)/eval
+
+fidelity: env ## The simulator against real vLLM, arm by arm (build/fidelity/)
+	$(PY) -m trail.lab.fidelity --out $(BUILD)/fidelity
+
+sim-control: env ## The controller of c against the best constant c (build/sim/controller.json)
+	$(PY) -m trail.lab.control --seeds 101,102,103 --out $(BUILD)/sim
+
+sim: env ## All policies in the simulator, on a fixed grid (build/sim/policies.json); goes on where it stopped
+	$(PY) -m trail.lab.simulate.study --out $(BUILD)/sim
+
+sim-quick: env ## The same on two small settings of generated requests
+	$(PY) -m trail.lab.simulate.study --quick --out $(BUILD)/sim-quick
 
 bench-overhead: env ## What TRAIL costs the engine (build/bench/overhead.json)
 	$(PY) -m trail.lab.overhead --out $(BUILD)/bench

@@ -38,7 +38,7 @@ from trail.wire.redis_schema import Keys
 from trail_operator import names
 from trail_operator.access import sidecar_user
 from trail_operator.inject import read_status
-from trail_operator.kube import path
+from trail_operator.kube import KubeError, path
 
 WORKLOAD = f"{USERS}/deployment/llama"
 LLAMA = path("apps/v1", "deployments", USERS, "llama")
@@ -282,6 +282,35 @@ def test_c_is_followed_without_a_roll(cluster: Cluster, redis: "Redis[bytes]") -
     )
     assert {pod["metadata"]["uid"] for pod in injected(cluster)} == uids
     assert "0.35" in trail("c", "get", "-n", USERS).stdout
+
+
+def test_the_server_refuses_what_the_schema_does_not_allow(cluster: Cluster) -> None:
+    for spec in ({"everySteps": 0}, {"policy": {"name": "best"}}, {"c": {"value": 2}}):
+        with pytest.raises(KubeError, match="422"):
+            cluster.patch(POLICY, {"spec": spec})
+
+
+def test_a_slip_that_an_old_server_lets_pass_changes_nothing_that_runs(cluster: Cluster) -> None:
+    """Rules between fields are CEL, which servers before 1.25 do not have; the operator checks them, too."""
+    uids = {pod["metadata"]["uid"] for pod in injected(cluster)}
+    before = (cluster.get(POLICY) or {})["spec"]["c"]
+    try:
+        cluster.patch(POLICY, {"spec": {"c": {"min": 0.9, "max": 0.1}}})
+    except KubeError as error:
+        if error.status != 422:
+            raise
+        return
+
+    def ready() -> Any:
+        conditions = ((cluster.get(POLICY) or {}).get("status") or {}).get("conditions") or ()
+        return next((c for c in conditions if c["type"] == "Ready"), {})
+
+    eventually("the policy to be refused", lambda: ready().get("reason") == "InvalidSpec")
+    assert "min must not exceed max" in ready()["message"]
+    assert "min must not exceed max" in trail("status", "-n", USERS).stdout
+    cluster.patch(POLICY, {"spec": {"c": {"min": before["min"], "max": before["max"]}}})
+    eventually("the policy to be accepted", lambda: ready().get("reason") == "Accepted")
+    assert {pod["metadata"]["uid"] for pod in injected(cluster)} == uids
 
 
 def test_the_controller_moves_c_by_what_pods_report(

@@ -7,7 +7,7 @@ import pytest
 
 from trail.lab.bench.control import EngineState
 from trail.lab.bench.predictions import errors_by_run, read_sidecar_stats
-from trail.lab.bench.prometheus import counter_delta, parse_samples
+from trail.lab.bench.prometheus import counter_delta, mean_times, parse_samples
 from trail.lab.bench.record import engine_counts
 from trail.lab.bench.server import Counters
 
@@ -31,6 +31,15 @@ def test_a_counter_that_is_not_there_is_unknown_and_not_zero() -> None:
     assert counter_delta({}, {"a": 3.0}, "a") == 3
     assert counter_delta({"a": 1.0}, {"a": 3.0}, "a") == 2
     assert counter_delta({}, {}, "a") is None
+
+
+def test_times_that_vllm_takes_itself_are_means_over_the_requests_between_two_pages() -> None:
+    name = "vllm:request_queue_time_seconds"
+    before = parse_samples(f'{name}_sum{{engine="0"}} 4.0\n{name}_count{{engine="0"}} 10\n')
+    after = parse_samples(f'{name}_sum{{engine="0"}} 10.0\n{name}_count{{engine="0"}} 13\n')
+    times = mean_times(before, after)
+    assert times["queue_s"] == pytest.approx(2.0)
+    assert times["ttft_s"] is None, "not on the page"
 
 
 def stock(preemptions: float) -> Counters:

@@ -1,14 +1,16 @@
 """A simulated scheduler whose c is set while it runs, beside one whose c stands still."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trail.lab.control.keep import Kept
 from trail.lab.control.order import ControlledOrder, LocalControl
-from trail.lab.control.regret import EVERY_TOKENS, rows, run_seed, turns
+from trail.lab.control.regret import CONTROLLED, EVERY_TOKENS, PARTS, rows, run_seed, turns
 from trail.lab.control.settings import AZURE, OBJECTIVES, Setting, grid
 from trail.lab.simulate.engine import Engine
 from trail.lab.simulate.order import RankedOrder
@@ -92,6 +94,21 @@ def test_the_controller_beats_the_worst_constant_and_its_table_is_whole() -> Non
         low, high = row["regret_interval"]
         assert low <= high
     assert run_seed(setting, 300, 1) == runs[0]
+
+
+def test_what_was_found_is_read_again_and_nothing_else(tmp_path: Path) -> None:
+    setting = Setting("steps", "dear", False, 150, slots=8)
+    kept = Kept(tmp_path / "runs")
+    assert kept.read(setting, 100, 1, CONTROLLED) is None
+    for part in PARTS:
+        outcomes = run_seed(setting, 100, 1, [part])
+        kept.write(setting, 100, 1, part, outcomes)
+        assert Kept(tmp_path / "runs").read(setting, 100, 1, part) == outcomes
+    assert kept.read(setting, 100, 2, CONTROLLED) is None
+    assert kept.read(setting, 101, 1, CONTROLLED) is None
+    assert kept.read(replace(setting, slots=9), 100, 1, CONTROLLED) is None
+    parts = [run_seed(setting, 100, 1, [part]) for part in PARTS]
+    assert run_seed(setting, 100, 1) == parts[0] | parts[1]
 
 
 def test_the_local_control_gives_what_it_says() -> None:

@@ -42,14 +42,21 @@ LOST = st.floats(0.01, 1)
 
 
 def plant(
-    cost: float, prompt: float, answer: float, lost: float, *, waiting: float = 20.0, gap_s: float = 0.0
+    cost: float,
+    prompt: float,
+    answer: float,
+    lost: float,
+    *,
+    waiting: float = 20.0,
+    usage: float = 0.3,
+    gap_s: float = 0.0,
 ) -> Callable[[float], Pressure]:
     """A workload under constant load: what its pressure is under c. Preemptions come when c lets them."""
 
     def answer_to(c: float) -> Pressure:
         preemptions_s = 2.0 * math.sqrt(c) if waiting else 0.0
         return Pressure(
-            interval_s=2.0, waiting=waiting, running=32, usage=0.7, free_blocks=500.0,
+            interval_s=2.0, waiting=waiting, running=32, usage=usage, free_blocks=500.0,
             generated_s=1000.0, recomputed_s=preemptions_s * lost * (prompt + 2 * c * answer),
             preemptions_s=preemptions_s, recompute_cost=cost, prompt_tokens=prompt, answer_tokens=answer,
             prefix_cache=math.nan, short_wait_s=0.5, gap_s=gap_s * c,
@@ -146,6 +153,25 @@ def test_what_the_prefix_cache_keeps_is_learnt() -> None:
     assert dear[-1].c == 0.0
     assert kept[-1].c == 1.0
     assert lost_share(kept[-1].state, LAW) == pytest.approx(0.02, abs=0.02)
+
+
+def test_a_queue_that_outgrows_free_memory_lowers_c_before_anything_is_lost() -> None:
+    known = run(plant(0.1, 400, 200, 0.01), 200)[-1]
+    assert known.c == 1.0
+    crowded = run(plant(0.1, 400, 200, 0.0, waiting=300.0, usage=0.8), 20, state=known.state)
+    assert crowded[-1].c == 0.0
+    assert crowded[-1].state.lost < 0.02 * crowded[-1].state.preempted
+
+
+def test_where_memory_is_full_nobody_is_preempted_to_learn_what_the_cache_keeps() -> None:
+    full = plant(0.2, 1000, 200, 1.0, usage=0.98)
+    quiet = plant(0.2, 1000, 200, 1.0, usage=0.98, waiting=0.0)
+    made = run(full, 3)
+    made += run(quiet, 20, state=made[-1].state)
+    made += run(full, 100, state=made[-1].state)
+    assert {d.c for d in made[1:]} == {0.0}
+    roomy = run(plant(0.2, 1000, 200, 0.005), 100, state=made[-1].state)
+    assert roomy[-1].c > 0.0, "and when there is room it is tried"
 
 
 @settings(deadline=None)

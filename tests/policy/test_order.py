@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trail.policy import decide
-from trail.policy.guard import boost_scale, overtake_bound
+from trail.policy.guard import overtake_bound
 from trail.policy.order import UNCOMPUTED_SHARE, Terms, effective_ranks, ranks
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import POLICY_NAMES, PolicySpec
@@ -25,11 +25,12 @@ REQUEST = st.fixed_dictionaries(
 REQUESTS = st.lists(REQUEST, min_size=1, max_size=10)
 KAPPAS = st.sampled_from([0.0, 0.1, 1.0, 4.0, 1e3, math.inf])
 TERMS = st.builds(
-    lambda kappa, mean, wait, token: Terms.of(
-        PolicySpec("adaptive", kappa=kappa), mean_initial=mean, wait_s=wait, token_s=token
+    lambda kappa, mean, prompt, wait, token: Terms.of(
+        PolicySpec("adaptive", kappa=kappa), mean_initial=mean, mean_prompt=prompt, wait_s=wait, token_s=token
     ),
     KAPPAS,
     st.sampled_from([0.0, 1.0, 50.0, 300.0]),
+    st.sampled_from([0.0, 30.0, 1200.0]),
     st.sampled_from([0.0, 0.5, 20.0, 3000.0]),
     st.sampled_from([0.0, 0.02]),
 )
@@ -64,7 +65,7 @@ def test_nobody_who_arrives_later_than_the_bound_goes_before_a_waiting_request(
     values = arrays(requests, **PLAIN)
     effective = effective_ranks(terms, protected=np.zeros(len(requests), np.bool_), **values)
     order = decide.serving_order(effective, values["arrival_s"]).tolist()
-    bound = overtake_bound(terms.kappa, terms.wait_s, boost_scale(terms.mean_initial))
+    bound = overtake_bound(terms.kappa, terms.wait_s, terms.scale)
     for place, later in enumerate(order):
         for earlier in order[place + 1 :]:
             assert requests[later]["arrival"] <= requests[earlier]["arrival"] + bound + TOLERANCE_S
@@ -75,7 +76,7 @@ def test_the_bound_is_reached_by_the_shortest_and_not_by_much_less(
     terms: Terms, arrival: int, size: int, uncomputed: int
 ) -> None:
     """A bound that is stated is worth something only if it is not far from what can happen."""
-    bound = overtake_bound(terms.kappa, terms.wait_s, boost_scale(terms.mean_initial))
+    bound = overtake_bound(terms.kappa, terms.wait_s, terms.scale)
     shortest = {"size": 1, "uncomputed": 0, "arrival": arrival + bound * 0.999 - 1e-3, "priority": 0}
     longest = {"size": 10**7, "uncomputed": 0, "arrival": arrival, "priority": 0}
     found = ranks(terms, **arrays([{**longest, "allowed": math.inf}, {**shortest, "allowed": math.inf}]))

@@ -265,6 +265,20 @@ def test_an_error_in_judging_is_counted_and_changes_nothing(judging: Judging, be
     monitor.stop(5.0)
 
 
+def test_a_request_ends_even_where_its_samples_cannot_be_read(
+    bench: Bench, monitor: QualityMonitor, judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(slot: int, made: int) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(bench.lane.tracker.samples, "of", broken)
+    run_request(bench, 11, 3, 21, "stop", 0, 5)
+    monitor.look()
+    assert judging.lives == []
+    assert len(bench.lane.tracker) == 0
+    assert [record["request_id"] for record in bench.telemetry.stats.records] == ["r11"]
+
+
 def test_a_monitor_without_a_predictor_does_nothing(bench: Bench) -> None:
     monitor = QualityMonitor(None)
     monitor.start()

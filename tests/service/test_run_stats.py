@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trail.service.events import Finished, Started
 from trail.service.stats import DelayMeter, Reservoir, RunStats
-from trail.service.tracker import Outcome, Source
+from trail.service.tracker import Outcome, RequestTracker, RunningMean, Source
 
 
 @given(st.lists(st.lists(st.integers(0, 1000), max_size=9), max_size=9), st.integers(1, 12))
@@ -58,4 +59,19 @@ def test_file_is_json_without_nan_and_replaces_an_older_one(tmp_path: Path) -> N
         }
     ]  # fmt: skip
     assert written["delay_us"] == {"count": 0}
+
+
+def test_predictions_along_a_request_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    tracker = RequestTracker(4, 2, RunningMean(0.0))
+    tracker.start(Started(key=7, request_id="r1", slot=2, prompt_token_ids=(1, 2), max_tokens=50))
+    for age, remaining in ((0, 30.0), (10, 24.0), (20, 90.0)):
+        tracker.set_remaining(np.array([2]), np.array([age]), np.ones((1, 2)), np.array([remaining]))
+    outcome = tracker.finish(Finished(key=7, slot=2, output_tokens=25))
+    assert outcome is not None
+    stats = RunStats(detailed=True)
+    stats.finished(0, "trail-c0", 1, outcome)
+    stats.write(tmp_path / "stats.json")
+    (request,) = json.loads((tmp_path / "stats.json").read_text())["requests"]
+    # The last one is bounded by max_tokens.
+    assert request["predicted"] == [[0, 10, 20], [30.0, 34.0, 50.0]]
     assert [entry.name for entry in tmp_path.iterdir()] == ["stats.json"]

@@ -35,6 +35,7 @@ TICKS = st.sampled_from(
         StepTicks.of(StepModel("even", 0.01, 0.0, 0.0, 0.0)),
         StepTicks.of(StepModel("by size", 0.01, 0.001, 0.0005, 0.0)),
         StepTicks.of(StepModel("by context", 0.004, 0.001, 0.002, 0.0001)),
+        StepTicks.of(StepModel("by arrivals", 0.004, 0.001, 0.0, 0.0001, 0.007)),
     ]
 )
 

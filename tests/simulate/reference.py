@@ -115,6 +115,7 @@ class ReferenceEngine:
         self.policy_preemptions = self.memory_preemptions = 0
         self.computed_tokens = self.generated = self.wasted = 0
         self.last_step = 0
+        self.came = 0
         self.starts = 0
         self.guard = Guard()
         self.looked_at_queue = False
@@ -324,8 +325,13 @@ class ReferenceEngine:
         wait_s = wait_s if wait_s >= 1e-3 else 0.0
         if abs(wait_s - self.terms.wait_s) > 0.05 * self.terms.wait_s:
             mean = float(np.cumsum(self.predictions.initial)[self.arrived - 1] / self.arrived)
+            prompt = float(np.mean([r.prompt for r in self.requests[: self.arrived]]))
             self.terms = Terms.of(
-                self.spec, mean_initial=mean, wait_s=wait_s, token_s=self.last_step / TICKS_PER_S
+                self.spec,
+                mean_initial=mean,
+                mean_prompt=prompt,
+                wait_s=wait_s,
+                token_s=self.last_step / TICKS_PER_S,
             )
 
     # --- vLLM ----------------------------------------------------------------------------------------------
@@ -337,9 +343,11 @@ class ReferenceEngine:
             if not self.running and not self.leaving and not self.waiting:
                 self.now = max(self.now, left[0].arrival)
                 self.seen_until = self.now
+            before = self.arrived
             while left and left[0].arrival <= self.seen_until:
                 self.waiting.append(left.pop(0))
                 self.arrived += 1
+            self.came = self.arrived - before
             self.step()
 
     def step(self) -> None:
@@ -400,7 +408,7 @@ class ReferenceEngine:
         prompts = [(r, tokens) for r, tokens in scheduled if r not in decoding]
         prefill = sum(tokens for _, tokens in prompts)
         read = sum(r.computed + tokens for r, tokens in scheduled)
-        self.last_step = self.ticks.step(len(decoding) + len(self.leaving), prefill, read)
+        self.last_step = self.ticks.step(len(decoding) + len(self.leaving), prefill, read, self.came)
         start, used = self.now, self.capacity - len(self.pool.free)
         self.now += self.last_step
         self.seen_until = start if self.config.async_scheduling else self.now

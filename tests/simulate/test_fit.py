@@ -17,14 +17,16 @@ from trail.lab.simulate.workload import Workload
 from trail.policy.spec import PolicySpec
 
 TRUTH = StepModel("truth", 2e-3, 5e-5, 4e-5, 2e-7)
+BUSY = StepModel("busy", 2e-3, 5e-5, 0.0, 2e-7, 5e-3)
+"""Of an engine that shares its cores with its API server."""
 
 
-def record(rate_per_s: float, seed: int, n: int = 400) -> dict[str, Any]:
+def record(rate_per_s: float, seed: int, n: int = 400, model: StepModel = TRUTH) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     work = Workload(
         np.cumsum(rng.exponential(1 / rate_per_s, n)), rng.integers(5, 400, n), rng.integers(2, 300, n)
     )
-    served = simulate(EngineConfig(slots=16, token_budget=2048), TRUTH, work, PolicySpec("fcfs"))
+    served = simulate(EngineConfig(slots=16, token_budget=2048), model, work, PolicySpec("fcfs"))
     return run_record(served, arm="fcfs", repeat=seed, order=seed, predictions=None, keep=n)
 
 
@@ -48,6 +50,14 @@ def test_the_model_is_found_again() -> None:
     assert whole == pytest.approx(sum(float(seconds.sum()) for _, seconds in parts), rel=1e-3)
 
 
+def test_what_a_request_costs_when_it_comes_is_told_from_what_it_costs_when_it_starts() -> None:
+    runs = [run_marks(record(rate, seed, model=BUSY)) for seed, rate in enumerate((5.0, 20.0, 60.0))]
+    model, _ = fit_steps(runs, "fitted")
+    assert model.arrival_s == pytest.approx(BUSY.arrival_s, rel=0.15)
+    mean_prompt = 200.0
+    assert model.prefill_token_s * mean_prompt < 0.2 * BUSY.arrival_s
+
+
 def test_what_lies_between_two_tokens_of_a_lone_request() -> None:
     run = {
         "requests": {
@@ -61,7 +71,7 @@ def test_what_lies_between_two_tokens_of_a_lone_request() -> None:
     sums, seconds = intervals(run_marks(run))
     # 20 steps of its own in 10 s; the other request's prompt and one more token fall in between. It reads
     # 8, 9, ... 27 tokens for the first, 10 for the other's, whose prompt reads 9.
-    assert sums.tolist() == [[20.0, 21.0, 9.0, sum(range(8, 28)) + 10.0 + 9.0]]
+    assert sums.tolist() == [[20.0, 21.0, 9.0, sum(range(8, 28)) + 10.0 + 9.0, 1.0]]
     assert seconds.tolist() == [10.0]
 
 

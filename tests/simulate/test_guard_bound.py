@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trail.lab.simulate.engine import Engine
 from trail.lab.simulate.order import RankedOrder
-from trail.policy.guard import boost_scale, overtake_bound
+from trail.policy.guard import overtake_bound
 from trail.policy.order import Terms
 from trail.policy.spec import parse_policy
 
@@ -38,7 +38,7 @@ def test_nobody_who_comes_later_than_the_bound_is_started_before(case: tuple, po
 
 
 def _bound(terms: Terms) -> float:
-    return overtake_bound(terms.kappa, terms.wait_s, boost_scale(terms.mean_initial))
+    return overtake_bound(terms.kappa, terms.wait_s, terms.scale)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,9 +12,7 @@ from trail.lab.simulate.order import RankedOrder, make_order
 from trail.policy import decide
 from trail.policy.spec import parse_policy
 
-NO_RESERVE = tuple(name for name in POLICIES if parse_policy(name).kv_reserve_tokens < 0) + (
-    "adaptive-reserveoff",
-)
+NO_RESERVE = [name for name in (*POLICIES, "adaptive-reserveoff") if parse_policy(name).kv_reserve_tokens < 0]
 PREEMPTING = tuple(name for name in POLICIES if parse_policy(name).preempts)
 
 

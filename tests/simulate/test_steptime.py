@@ -58,7 +58,7 @@ def test_presets_are_the_stated_rates() -> None:
 
 
 def test_a_model_comes_back_from_its_file(tmp_path: Path) -> None:
-    model = StepModel("mine", 0.001, 0.0, 2e-5, 3.5e-9, {"from": "test"})
+    model = StepModel("mine", 0.001, 0.0, 2e-5, 3.5e-9, 2e-3, {"from": "test"})
     write_step_model(tmp_path / "steps.json", model)
     back = read_step_model(str(tmp_path / "steps.json"))
     assert back == model

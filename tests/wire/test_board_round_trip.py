@@ -32,6 +32,7 @@ headers = st.builds(
     token_s=st.floats(0, 10),
     preempt_ratio=st.floats(1, 100),
     max_preemptions=st.integers(-1, 2**31 - 1),
+    mean_prompt=st.floats(0, 1e9),
 )
 updates = st.lists(
     st.tuples(
@@ -135,6 +136,8 @@ def test_a_writer_that_died_in_an_update_gives_no_snapshot(ends) -> None:
         {"token_s": float("nan")},
         {"preempt_ratio": 0.5},
         {"preempt_ratio": float("inf")},
+        {"mean_prompt": -1.0},
+        {"mean_prompt": float("nan")},
     ],
 )
 def test_a_header_that_no_sidecar_writes_gives_no_snapshot(ends, change) -> None:

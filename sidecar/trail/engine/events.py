@@ -153,10 +153,10 @@ def _started(event: Started) -> trail_pb2.RequestStarted:
 def _changed(event: Changed) -> trail_pb2.RequestChanged:
     return trail_pb2.RequestChanged(
         key=event.key,
-        change=event.change.value,  # type: ignore[arg-type]  # the stubs know enums by name only
+        change=event.change.value,
         time_ns=event.time_ns,
         age=event.age,
-        cause=event.cause.value,  # type: ignore[arg-type]
+        cause=event.cause.value,
         other=event.other,
         rank=event.rank,
     )

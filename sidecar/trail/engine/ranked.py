@@ -114,4 +114,5 @@ def terms_of(header: BoardHeader) -> Terms:
         token_s=header.token_s,
         preempt_ratio=header.preempt_ratio,
         max_preemptions=header.max_preemptions,
+        mean_prompt=header.mean_prompt,
     )

@@ -9,9 +9,12 @@ preemptions are worth their price,
 with m the marginal cost of a recomputed token in output tokens, `lost` the share that the prefix cache does
 not give back, P and o the mean prompt and answer. The price is in answers: at 0.05 twenty preemptions cost
 the engine as much as one answer. The limit lies between one for mean latency and one for TTFT, by their
-weights. m, P and o are known before anybody queues; `lost` is 1 without prefix caching, and is otherwise
-learnt from preemptions and remembered. So nothing moves c merely because it is quiet, and a burst finds c
-where it wants it. The limits and the 2 are fitted to simulated engines (docs/c.md).
+weights. m, P and o are known before anybody queues. `lost` is 1 without prefix caching. With it, it is learnt
+from preemptions and remembered, and is no less than what the queue lets expect: a victim's blocks are taken
+once as much has been computed as memory is free, and while it waits, about what waits before it is computed.
+That is known at once, whereas what was lost shows when the victims resume, in an overload minutes later. Both
+are taken only from times in which somebody waits. So nothing moves c merely because it is quiet, and a burst
+finds c where it wants it. The limits, the 2 and `room` are fitted to simulated engines (docs/c.md).
 
 What is guaranteed, whatever the pressures:
 
@@ -33,6 +36,8 @@ from dataclasses import dataclass, replace
 LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Values that c takes: the benefit grows with the logarithm of c, about."""
 _LEAST_COST = 1e-4
+_LEAST_FREE = 1e-2
+_MOST_CROWDED = 1e4
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class Law:
     """c is not lowered below this for its price before `evidence` preemptions were seen."""
     evidence: float = 8.0
     """Preemptions after which it is known what the prefix cache keeps."""
+    room: float = 8.0
+    """Crowding at which a preempted request has lost 1 - 1/e of its blocks before it resumes."""
     memory: float = 100.0
     """Preemptions over which what the prefix cache keeps is averaged."""
     smoothing_s: float = 20.0
@@ -133,6 +140,8 @@ class ControllerState:
     recompute_share: float = 0.0
     """Share of engine time that recomputation takes, smoothed."""
     free_blocks: float = math.nan
+    crowding: float = 0.0
+    """What waits over what fits in free memory, smoothed over the time in which anybody waited."""
     seen_s: float = 0.0
     preempted: float = 0.0
     """Preemptions seen; older ones count less."""
@@ -171,8 +180,7 @@ def price_limit(objective: Objective, law: Law) -> float:
 
 def price(c: float, state: ControllerState, law: Law) -> float:
     """What a preemption costs with bound `c`, in answers; NaN while it cannot be known."""
-    lost_tokens = lost_share(state, law) * _victim_tokens(c, state, law)
-    return state.recompute_cost * lost_tokens / max(state.answer_tokens, 1.0)
+    return lost_share(state, law) * _price_of_all(c, state, law)
 
 
 def lost_share(state: ControllerState, law: Law) -> float:
@@ -180,7 +188,12 @@ def lost_share(state: ControllerState, law: Law) -> float:
     if state.prefix_cache == 0:
         return 1.0
     doubt = law.evidence / 2 * math.exp(-2 * state.preempted / law.evidence)
-    return (doubt + state.lost) / (doubt + state.preempted)
+    return max((doubt + state.lost) / (doubt + state.preempted), expected_loss(state, law))
+
+
+def expected_loss(state: ControllerState, law: Law) -> float:
+    """Share of a victim's tokens whose blocks others take before it resumes, by how much waits."""
+    return 1.0 - math.exp(-state.crowding / law.room)
 
 
 def levels(objective: Objective) -> tuple[float, ...]:
@@ -220,7 +233,8 @@ def _by_price(
         start = _nearest(ladder, law.start)
         return min(max(start, least), most), "what a recomputed token costs is not known yet"
     place = here
-    if state.preempted < law.evidence and state.prefix_cache != 0:
+    hopeless = limit * (1 + law.margin) < expected_loss(state, law) * _price_of_all(law.probe, state, law)
+    if state.preempted < law.evidence and state.prefix_cache != 0 and not hopeless:
         probe = _nearest(ladder, law.probe)
         if here < probe:
             return min(probe, most), "to learn what the prefix cache keeps of preempted requests"
@@ -257,8 +271,18 @@ def _observe(pressure: Pressure, state: ControllerState, law: Law) -> Controller
         answer_tokens=smooth(state.answer_tokens, pressure.answer_tokens),
         prefix_cache=pressure.prefix_cache if pressure.prefix_cache in (0, 1) else state.prefix_cache,
         free_blocks=smooth(state.free_blocks, pressure.free_blocks),
+        crowding=smooth(state.crowding, _crowding(pressure)),
         recompute_share=smooth(state.recompute_share, spent / worked if worked > 0 else 0.0),
     )
+
+
+def _crowding(pressure: Pressure) -> float:
+    """What waits over what fits in free memory, both in requests as large as those that run; NaN while
+    nobody waits or runs."""
+    if not (pressure.waiting >= 1 and pressure.running > 0 and 0 < pressure.usage <= 1):
+        return math.nan
+    free = max(pressure.running * (1.0 - pressure.usage) / pressure.usage, _LEAST_FREE)
+    return min(pressure.waiting / free, _MOST_CROWDED)
 
 
 def _learn(pressure: Pressure, state: ControllerState, law: Law) -> ControllerState:
@@ -308,6 +332,11 @@ def _guard(
     if state.ceiling < 1.0 and calm >= state.patience:
         return replace(state, ceiling=above, calm=0), ""
     return replace(state, calm=calm), ""
+
+
+def _price_of_all(c: float, state: ControllerState, law: Law) -> float:
+    """What a preemption would cost if the victim lost all it had computed, in answers."""
+    return state.recompute_cost * _victim_tokens(c, state, law) / max(state.answer_tokens, 1.0)
 
 
 def _victim_tokens(c: float, state: ControllerState, law: Law) -> float:

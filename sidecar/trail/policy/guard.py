@@ -22,9 +22,9 @@ LONGEST_S = 2.0**18
 """T at most, three days: by then the order is by size, and ranks keep within a bounded distance."""
 
 
-def boost_scale(mean_initial: float) -> float:
-    """R in tokens for a mean of initial predictions: at least one token."""
-    return max(mean_initial, LEAST_TOKENS)
+def boost_scale(mean_size: float) -> float:
+    """R in tokens for a mean size of requests: at least one token."""
+    return max(mean_size, LEAST_TOKENS)
 
 
 def boosted_arrival(

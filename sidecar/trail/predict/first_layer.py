@@ -64,7 +64,7 @@ class BFloat16Layer:
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
         if len(vectors) <= _ROWS_IN_CACHE:
             return self._block(vectors)
-        return torch.cat([self._block(block) for block in vectors.split(_ROWS_IN_CACHE)])
+        return torch.cat([self._block(block) for block in torch.split(vectors, _ROWS_IN_CACHE)])
 
     def _block(self, vectors: torch.Tensor) -> torch.Tensor:
         rounded = vectors.bfloat16()

@@ -333,10 +333,17 @@ class EngineLane:
         """What the header says of `spec`; nothing but the engine's own order while there is a problem, or
         while nothing that is predicted can be trusted.
 
-        How long the queue is goes with boosted arrivals alone: the others need no update for it.
+        How long the queue is and the mean prompt go with boosted arrivals alone: the others need no update
+        for them.
         """
         wait_s, token_s = (self.pace.wait_s, self.pace.token_s) if spec.boosts else (0.0, 0.0)
-        terms = Terms.of(spec, mean_initial=self._mean.value, wait_s=wait_s, token_s=token_s)
+        terms = Terms.of(
+            spec,
+            mean_initial=self._mean.value,
+            mean_prompt=self.tracker.mean_prompt.value if spec.boosts else 0.0,
+            wait_s=wait_s,
+            token_s=token_s,
+        )
         if self.problem is None and self.basis is not Basis.ARRIVAL:
             return terms
         return replace(terms, order=False, preempt=False, kv_reserve_tokens=-1.0)

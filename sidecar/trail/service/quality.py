@@ -75,26 +75,17 @@ class QualityMonitor:
         self._thread = threading.Thread(target=self._run, name="trail-quality", daemon=True)
 
     def finished(self, tracker: RequestTracker, event: Finished) -> None:
-        """Takes a request that ends, before the tracker forgets it."""
+        """Takes a request that ends, before the tracker forgets it. Raises nothing: it must be closed."""
         if self._quality is None or event.finish_reason not in ("stop", "length"):
             return
-        slot = tracker.slot_of(event.key)
-        if slot is None:
+        try:
+            life = _life(tracker, event)
+        except Exception as error:  # noqa: BLE001 - the request goes unjudged
+            self._failed(error)
             return
-        ages, posteriors = tracker.samples.of(slot, int(tracker.predictions[slot]))
-        if not len(ages) or ages[-1] > event.output_tokens:
-            return
-        self._lives.append(
-            Life(
-                length=event.output_tokens,
-                ended=event.finish_reason == "stop",
-                limit=int(tracker.limit[slot]),
-                prompt_said=float(tracker.prompt_said[slot]),
-                ages=ages,
-                posteriors=posteriors,
-            )
-        )
-        self._some.set()
+        if life is not None:
+            self._lives.append(life)
+            self._some.set()
 
     def basis(self, spec: PolicySpec, standing: Standing) -> Basis:
         """What requests are ranked by under `spec`, given whom to trust."""
@@ -137,10 +128,13 @@ class QualityMonitor:
             try:
                 self.look()
             except Exception as error:  # noqa: BLE001 - predictions go on as they are
-                self._on_failure()
-                if self._limited.admit(type(error).__name__) is not None:
-                    log.error("quality: %r; requests are ranked as before", error)  # noqa: TRY400 - says it
+                self._failed(error)
             self._stop.wait(max(REST * (time.thread_time() - began_s), REST_LEAST_S))
+
+    def _failed(self, error: Exception) -> None:
+        self._on_failure()
+        if self._limited.admit(type(error).__name__) is not None:
+            log.error("quality: %r; requests are ranked as before", error)
 
     def _say(self, verdict: Verdict) -> None:
         errors = verdict.errors
@@ -166,3 +160,21 @@ class QualityMonitor:
 
 
 _SUBJECT = {"probe": "probe", "prompt": "prompt predictor"}
+
+
+def _life(tracker: RequestTracker, event: Finished) -> Life | None:
+    """What the tracker knows of a request that ends; None where nothing was predicted of it."""
+    slot = tracker.slot_of(event.key)
+    if slot is None:
+        return None
+    ages, posteriors = tracker.samples.of(slot, int(tracker.predictions[slot]))
+    if not len(ages) or ages[-1] > event.output_tokens:
+        return None
+    return Life(
+        length=event.output_tokens,
+        ended=event.finish_reason == "stop",
+        limit=int(tracker.limit[slot]),
+        prompt_said=float(tracker.prompt_said[slot]),
+        ages=ages,
+        posteriors=posteriors,
+    )

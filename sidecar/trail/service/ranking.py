@@ -64,7 +64,8 @@ def rank_candidates(
 
     A candidate without an initial prediction counts as one of `mean_initial` tokens, as on the board.
     `wait_s` and `token_s` are what adaptive goes by: how long the queue is, and the time from one token of a
-    request to its next. Raises InvalidCandidate naming the field.
+    request to its next; prompts are measured by the candidates' mean. Raises InvalidCandidate naming the
+    field.
     """
     _check(candidates)
     for name, value in (("wait_s", wait_s), ("token_s", token_s)):
@@ -86,7 +87,13 @@ def rank_candidates(
         spec, initial=initial, remaining=remaining, exact=exact, age=age, prompt_tokens=prompt_tokens
     )
     protected = is_protected(admitted, age, ranks.cutoff)
-    terms = Terms.of(spec, mean_initial=mean_initial, wait_s=wait_s, token_s=token_s)
+    terms = Terms.of(
+        spec,
+        mean_initial=mean_initial,
+        mean_prompt=float(prompt_tokens.mean()),
+        wait_s=wait_s,
+        token_s=token_s,
+    )
     effective = effective_ranks(
         terms,
         size=ranks.rank,

@@ -105,7 +105,7 @@ class Sidecar:
             read_manifest(config.predictor) if config.predictor is not None else None
         )
         self.policy = PolicyBox(config.policy)
-        self.telemetry = Telemetry(Metrics(), RunStats())
+        self.telemetry = Telemetry(Metrics(), RunStats(detailed=config.stats_file is not None))
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
         self.quality = QualityMonitor(
             Quality(self.manifest, pause=Courtesy().give_way) if self.manifest is not None else None,

@@ -5,7 +5,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,10 @@ class DelayMeter:
 
 
 class RunStats:
-    """Everything that goes into the stats file."""
+    """Everything that goes into the stats file; `detailed`: each request's predictions along its life too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, detailed: bool = False) -> None:
+        self._detailed = detailed
         self.delay_us = Reservoir()
         self.delay_steps = Reservoir()
         self.predict_us = Reservoir()
@@ -103,6 +104,7 @@ class RunStats:
         """Remembers a finished request under the policy in force at its end."""
         self._records.append(
             {"engine": engine, "policy": policy, "generation": generation, **_plain(outcome)}
+            | ({"predicted": _series(outcome)} if self._detailed else {})
         )
 
     @property
@@ -131,8 +133,16 @@ class RunStats:
             temporary.unlink(missing_ok=True)
 
 
+_PLAIN = tuple(f.name for f in fields(Outcome) if f.name != "predicted")
+
+
+def _series(outcome: Outcome) -> list[list[float]]:
+    """Ages, and the length predicted at each."""
+    return [outcome.predicted[:, 0].tolist(), outcome.predicted[:, 1].round(1).tolist()]
+
+
 def _plain(outcome: Outcome) -> dict[str, Any]:
-    values = asdict(outcome)
+    values = {name: getattr(outcome, name) for name in _PLAIN}
     values["initial_source"] = outcome.initial_source.name.lower()
     # JSON has no NaN; null says that nothing was predicted.
     return {

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class Source(enum.IntEnum):
 
 
 class RunningMean:
-    """Mean of the initial predictions made so far, in tokens; `prior` until there is one."""
+    """Mean of what was counted so far, in tokens; `prior` until there is something."""
 
     def __init__(self, prior: float = 0.0) -> None:
         self._prior = prior
@@ -59,6 +59,8 @@ class Outcome:
     preemptions: int
     recomputed_tokens: int
     finish_reason: str
+    predicted: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)), compare=False)
+    """Age and predicted length of the first HISTORY predictions, [n, 2]."""
 
     @property
     def whole(self) -> bool:
@@ -80,6 +82,7 @@ class RequestTracker:
     def __init__(self, capacity: int, bins: int, mean: RunningMean) -> None:
         self.capacity = capacity
         self.mean = mean
+        self.mean_prompt = RunningMean()
         self.key = np.zeros(capacity, dtype=np.uint64)
         self.prompt_tokens = np.zeros(capacity, dtype=np.int64)
         self.limit = np.zeros(capacity, dtype=np.int64)
@@ -100,6 +103,7 @@ class RequestTracker:
         self._generated = 0  # by requests that are no longer open
         # Predicted total length at every prediction; pages are touched only where written.
         self._history = np.zeros((capacity, HISTORY), dtype=np.float32)
+        self._ages = np.zeros((capacity, HISTORY), dtype=np.int32)
         self._slot_of: dict[int, int] = {}
         self._request_ids: dict[int, str] = {}
 
@@ -158,6 +162,7 @@ class RequestTracker:
         slot = event.slot
         self.key[slot] = event.key
         self.prompt_tokens[slot] = len(event.prompt_token_ids)
+        self.mean_prompt.add(float(len(event.prompt_token_ids)))
         self.limit[slot] = event.max_tokens or limit_tokens
         self.exact[slot] = event.exact_output_tokens
         # The vector of the newest token comes with the step that feeds it in.
@@ -176,7 +181,9 @@ class RequestTracker:
         if slot is None:
             return None
         made = min(int(self.predictions[slot]), HISTORY)
-        errors = np.abs(self._history[slot, :made].astype(np.float64) - event.output_tokens)
+        predicted = np.empty((made, 2), np.float64)
+        predicted[:, 0], predicted[:, 1] = self._ages[slot, :made], self._history[slot, :made]
+        errors = np.abs(predicted[:, 1] - event.output_tokens)
         outcome = Outcome(
             request_id=self._request_ids[slot],
             prompt_tokens=int(self.prompt_tokens[slot]),
@@ -188,6 +195,7 @@ class RequestTracker:
             preemptions=event.preemptions,
             recomputed_tokens=event.recomputed_tokens,
             finish_reason=event.finish_reason,
+            predicted=predicted,
         )
         self._generated += max(event.output_tokens - max(int(self.seen[slot]), 0), 0)
         self._free(slot)
@@ -235,6 +243,7 @@ class RequestTracker:
         made = self.predictions[slots]
         kept = made < HISTORY
         self._history[slots[kept], made[kept]] = (remaining + ages)[kept]
+        self._ages[slots[kept], made[kept]] = ages[kept]
         self.predictions[slots] = made + 1
         self.samples.take(slots, ages, posterior, made)
         for slot in slots[self.source[slots] == Source.NONE]:

@@ -48,9 +48,9 @@ IDENTITY = struct.Struct("<8sIII4xQ")
 LOCK_WORD = 64 // 8
 BEAT_WORD = 128 // 8
 STATE_OFFSET = 192
-STATE = struct.Struct("<QQIIIi7d")
+STATE = struct.Struct("<QQIIIi8d")
 """epoch, generation, order, preempt, boost, preemption limit, c, mean initial prediction, KV reserve, kappa,
-wait, token time, preemption ratio."""
+wait, token time, preemption ratio, mean prompt."""
 _TRIES = 8
 
 
@@ -59,7 +59,8 @@ class BoardHeader:
     """The policy in force and who published it. `kv_reserve_tokens` below 0: no reserve.
 
     `boost`: ranks are to be made boosted arrivals, with `kappa` times `wait_s` (how long the queue is) and
-    `token_s` (from one token of a request to its next). `max_preemptions` below 0: no limit.
+    `token_s` (from one token of a request to its next); `mean_initial` and `mean_prompt` are what sizes are
+    measured by. `max_preemptions` below 0: no limit.
     """
 
     epoch: int
@@ -76,6 +77,7 @@ class BoardHeader:
     token_s: float = 0.0
     preempt_ratio: float = 1.0
     max_preemptions: int = -1
+    mean_prompt: float = 0.0
 
     @property
     def sound(self) -> bool:
@@ -87,6 +89,7 @@ class BoardHeader:
             and 0 <= self.wait_s < math.inf
             and 0 <= self.token_s < math.inf
             and 1 <= self.preempt_ratio < math.inf
+            and 0 <= self.mean_prompt < math.inf
         )
 
 
@@ -251,12 +254,28 @@ def _state(header: BoardHeader) -> bytes:
         header.wait_s,
         header.token_s,
         header.preempt_ratio,
+        header.mean_prompt,
     )
 
 
 def _header(state: tuple[Any, ...], heartbeat_ns: int) -> BoardHeader | None:
     """The header that the words of STATE make; None for one that no sidecar writes."""
-    epoch, generation, order, preempt, boost, limit, c, mean, reserve, kappa, wait_s, token_s, ratio = state
+    (
+        epoch,
+        generation,
+        order,
+        preempt,
+        boost,
+        limit,
+        c,
+        mean,
+        reserve,
+        kappa,
+        wait_s,
+        token_s,
+        ratio,
+        prompt,
+    ) = state
     if max(order, preempt, boost) > 1:
         return None
     header = BoardHeader(
@@ -274,6 +293,7 @@ def _header(state: tuple[Any, ...], heartbeat_ns: int) -> BoardHeader | None:
         token_s=token_s,
         preempt_ratio=ratio,
         max_preemptions=limit,
+        mean_prompt=prompt,
     )
     return header if header.sound else None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trail.wire.errors import LayoutError, WireError
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Layout of the frame ring and the board. Any change of a byte in either raises it."""
 FILE_MODE = 0o660
 """Engine and sidecar may run as different users of one group."""

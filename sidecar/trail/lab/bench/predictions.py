@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-# vLLM names a completion `cmpl-<X-Request-Id>-<prompt index>-<8 hex digits>`.
-_REQUEST_ID = re.compile(r"^cmpl-(?P<run>.+)-\d+-\d+-[0-9a-f]{8}$")
+REQUEST_ID = re.compile(r"^cmpl-(?P<run>.+)-(?P<index>\d+)-\d+-[0-9a-f]{8}$")
+"""vLLM names a completion `cmpl-<X-Request-Id>-<prompt index>-<8 hex digits>`; `index` is the bench's own."""
 
 
 def read_sidecar_stats(path: Path) -> dict[str, Any] | None:
@@ -31,7 +31,7 @@ def errors_by_run(requests: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, 
     """
     by_run: dict[str, list[Mapping[str, Any]]] = {}
     for request in requests:
-        match = _REQUEST_ID.match(str(request.get("request_id", "")))
+        match = REQUEST_ID.match(str(request.get("request_id", "")))
         if match and request.get("finish_reason") in ("stop", "length"):
             by_run.setdefault(match["run"], []).append(request)
     return {run: _errors(rows) for run, rows in by_run.items()}

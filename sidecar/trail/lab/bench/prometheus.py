@@ -27,6 +27,26 @@ def parse_samples(text: str) -> dict[str, float]:
     return out
 
 
+SERVER_TIMES = {
+    "ttft_s": "vllm:time_to_first_token_seconds",
+    "queue_s": "vllm:request_queue_time_seconds",
+    "prefill_s": "vllm:request_prefill_time_seconds",
+    "decode_s": "vllm:request_decode_time_seconds",
+    "latency_s": "vllm:e2e_request_latency_seconds",
+}
+"""What vLLM itself times of a request: `queue_s`, `prefill_s` and `decode_s` in the engine core, the rest in
+its API server."""
+
+
+def mean_times(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float | None]:
+    """Means of SERVER_TIMES over the requests between two pages; None where none ended."""
+    out: dict[str, float | None] = {}
+    for key, name in SERVER_TIMES.items():
+        total, count = (after.get(n, 0.0) - before.get(n, 0.0) for n in (f"{name}_sum", f"{name}_count"))
+        out[key] = total / count if count > 0 else None
+    return out
+
+
 def counter_delta(before: Mapping[str, float], after: Mapping[str, float], name: str) -> int | None:
     """How far a counter moved; None where the page does not have it."""
     if name not in after:

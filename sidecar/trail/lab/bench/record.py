@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trail.lab.bench.client import COMPLETED, OUTCOMES, ClientRun, Outcome
-from trail.lab.bench.prometheus import PREEMPTIONS, counter_delta
+from trail.lab.bench.prometheus import PREEMPTIONS, counter_delta, mean_times
 from trail.lab.bench.server import Counters
 from trail.lab.bench.stats import summary
 
@@ -55,6 +55,7 @@ def run_record(run: Run, reference: Run | None) -> dict[str, Any]:
         "outcomes": outcome_counts(client.outcomes),
         "outputs": compare_outputs(run, reference),
         "engine": engine_counts(run.before, run.after),
+        "server": mean_times(run.before.prometheus, run.after.prometheus),
         "client": {
             "loop_lag_p99_s": _p99(client.loop_lags_s),
             "send_lag_p99_s": _p99([o.send_lag_s for o in client.outcomes]),

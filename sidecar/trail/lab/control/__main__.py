@@ -6,14 +6,15 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from trail.lab.bench.results import write_json
-from trail.lab.control.regret import Outcome, rows, run_seed
+from trail.lab.control.keep import Kept
+from trail.lab.control.regret import PARTS, Outcome, rows, run_seed
 from trail.lab.control.settings import AZURE, Setting, grid
 from trail.lab.stages import shown
 
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trail.lab.control",
         description="Simulate steps of load, bursts and, with TRAIL_SHARED set, the Azure hour, with c from"
-        " the controller and with each constant c; write how much worse the controller is than the best.",
+        " the controller and with each constant c; write how much worse the controller is than the best."
+        " What was simulated before, by the same code, is not simulated again.",
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("build/sim"), help="directory of controller.json (%(default)s)")
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began_s = time.monotonic()
     found = [
         row
-        for setting, runs in _run(settings, args.requests, seeds, args.jobs)
+        for setting, runs in _run(settings, args.requests, seeds, args.jobs, Kept(args.out / "control-runs"))
         for row in rows(setting, runs)
     ]
     document = {
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(args.out / "controller.json", document)
     table = Table("setting; objective", "regret", "best c", "last c", "turns")
     for row in sorted(found, key=lambda row: -row["regret"])[:20]:
-        last = " ".join(f"{c:g}" for c in row["last_c"])
+        last = " ".join(f"{c:g}" for c in row["last_c"] if c is not None)
         table.add_row(
             row["name"], f"{100 * row['regret']:+.1f} %", f"{row['best_c']:g}", last, str(max(row["turns"]))
         )
@@ -74,24 +76,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(
-    settings: Sequence[Setting], requests: int, seeds: Sequence[int], jobs: int
+    settings: Sequence[Setting], requests: int, seeds: Sequence[int], jobs: int, kept: Kept
 ) -> list[tuple[Setting, list[dict[str, Outcome]]]]:
-    """Outcomes of every setting, seed by seed."""
-    tasks = [(s, requests, seed) for s in settings for seed in (seeds[:2] if s.shape == AZURE else seeds)]
+    """Outcomes of every setting, seed by seed; those that `kept` holds are not simulated again."""
+    runs = [(s, seed) for s in settings for seed in (seeds[:2] if s.shape == AZURE else seeds)]
+    tasks = [(s, requests, seed, part) for s, seed in runs for part in PARTS]
     # The Azure hour takes longest.
-    order = sorted(range(len(tasks)), key=lambda i: tasks[i][0].shape != AZURE)
+    tasks.sort(key=lambda task: task[0].shape != AZURE)
+    found = {task: kept.read(*task) for task in tasks}
+    missing = [task for task in tasks if found[task] is None]
     context = multiprocessing.get_context("spawn")
-    results: dict[int, dict[str, Outcome]] = {}
     with (
         ProcessPoolExecutor(jobs, context) as pool,
         shown() as stages,
-        stages.stage("simulating", len(tasks)) as advance,
+        stages.stage("simulating", len(missing)) as advance,
     ):
-        futures = {i: pool.submit(run_seed, *tasks[i]) for i in order}
-        for i in order:
-            results[i] = futures[i].result()
+        futures = {pool.submit(run_seed, *task[:3], task[3:]): task for task in missing}
+        for future in as_completed(futures):
+            task = futures[future]
+            outcomes = found[task] = future.result()
+            kept.write(*task, outcomes)
             advance(1)
-    return [(s, [results[i] for i, task in enumerate(tasks) if task[0] is s]) for s in settings]
+    whole = {
+        (s, seed): {name: o for part in PARTS for name, o in (found[s, requests, seed, part] or {}).items()}
+        for s, seed in runs
+    }
+    return [(s, [whole[run] for run in runs if run[0] is s]) for s in settings]
 
 
 if __name__ == "__main__":

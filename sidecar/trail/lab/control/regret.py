@@ -19,32 +19,40 @@ from trail.policy.controller import LEVELS, Objective
 from trail.policy.spec import PolicySpec
 
 EVERY_TOKENS = 10
+CONSTANT, CONTROLLED = "constant", "controlled"
+PARTS = (CONSTANT, CONTROLLED)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Means of one run in seconds, the share of recomputed tokens, and how often c turned round."""
+    """Means of one run in seconds, the share of recomputed tokens, how often c turned round, and the last c
+    (None: it stood still)."""
 
     latency_s: float
     ttft_s: float
     recomputed_share: float
     turns: int = 0
-    last_c: float = float("nan")
+    last_c: float | None = None
 
     def value(self, objective: Objective) -> float:
         """What the objective makes of it: the weighted sum, in seconds."""
         return objective.latency_weight * self.latency_s + objective.ttft_weight * self.ttft_s
 
 
-def run_seed(setting: Setting, requests: int, seed: int) -> dict[str, Outcome]:
-    """All arms on the requests of one seed: each level of c by its number, each objective by its name."""
+def run_seed(setting: Setting, requests: int, seed: int, parts: Sequence[str] = PARTS) -> dict[str, Outcome]:
+    """All arms of `parts` on the requests of one seed: each level of c by its number, each objective by its
+    name."""
     work = setting.workload(requests, seed)
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x52]))
     predictions = Lognormal().predict(work, EVERY_TOKENS, rng)
     spec = PolicySpec(setting.policy)
-    outcomes = {f"{c:g}": constant(setting, work, predictions, replace(spec, c=c)) for c in LEVELS}
-    for name, objective in OBJECTIVES.items():
-        outcomes[name] = controlled(setting, work, predictions, spec, objective)
+    outcomes: dict[str, Outcome] = {}
+    if CONSTANT in parts:
+        for c in LEVELS:
+            outcomes[f"{c:g}"] = constant(setting, work, predictions, replace(spec, c=c))
+    if CONTROLLED in parts:
+        for name, objective in OBJECTIVES.items():
+            outcomes[name] = controlled(setting, work, predictions, spec, objective)
     return outcomes
 
 

@@ -45,7 +45,8 @@ def service_of_steps(model: StepModel, slots: int, lengths: Pool) -> Service:
     """
     prompt, output = (np.asarray(v, dtype=np.float64) for v in (lengths.prompt_tokens, lengths.output_tokens))
     context = float((output * (prompt + (output + 1) / 2)).sum() / output.sum())
-    step_s = model.seconds(slots, slots * prompt.mean() / output.mean(), slots * context)
+    begun = slots / output.mean()
+    step_s = model.seconds(slots, begun * prompt.mean(), slots * context, begun)
     return Service(
         slots / step_s, slots, f"steps of {1e3 * step_s:.3g} ms by {model.name} with {slots} slots"
     )

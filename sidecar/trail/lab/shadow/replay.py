@@ -138,7 +138,13 @@ def _marks(requests: Sequence[Logged], work: Workload) -> Marks:
     time_s = np.concatenate((first, last[several]))
     tokens = np.concatenate((np.ones(len(rows)), output[several]))
     order = np.lexsort((time_s, place))
-    return Marks(work.prompt_tokens[rows].astype(np.float64), place[order], time_s[order], tokens[order])
+    return Marks(
+        arrival_s=work.arrival_s[rows],
+        prompt_tokens=work.prompt_tokens[rows].astype(np.float64),
+        request=place[order],
+        time_s=time_s[order],
+        tokens=tokens[order],
+    )
 
 
 def _or_nan(value: float | None) -> float:

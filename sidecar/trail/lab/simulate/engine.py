@@ -118,6 +118,8 @@ class Engine:
         self._ended: list[tuple[int, int]] = []
         """Blocks, full and partial, of requests that ended in the last step and are not yet known to have."""
         self._arrived = 0
+        self._came = 0
+        """Requests that have come since the step before."""
         self._left = n
         self._visible = 0
 
@@ -151,7 +153,8 @@ class Engine:
             begin = self._arrived
             while self._arrived < n and self._arrivals[self._arrived] <= self._visible:
                 self._arrived += 1
-            if self._arrived > begin:
+            self._came = self._arrived - begin
+            if self._came:
                 order.arrive(begin, self._arrived)
             self._step(order)
 
@@ -183,7 +186,8 @@ class Engine:
         if self.last_lost == NOBODY:
             self._start_waiting(order, chunks, left)
         order.restore()
-        busy = self.prefilling or self._ended or stalled or self._stalled or self.last_lost != NOBODY
+        busy = bool(self.prefilling or self._ended or stalled or self._stalled or self.last_lost != NOBODY)
+        busy = busy or bool(self._came and self._ticks.arrival)
         if self.config.jumps and self._decoding.count and not busy:
             steps = self._quiet_steps(order.quiet())
             if steps > 1:
@@ -279,7 +283,7 @@ class Engine:
         if spare < self._decoding.new_blocks(self.clock, steps):
             steps = self._decoding.steps_within(self.clock, spare)
         steps = min(steps, self._steps_until(quiet.until))
-        if quiet.arrivals and self._arrived < len(self.work):
+        if (quiet.arrivals or self._ticks.arrival) and self._arrived < len(self.work):
             # Seen at the first start of a step after it or, a step ahead, at the next one.
             ahead = 1 if self.config.async_scheduling else 0
             steps = min(steps, self._steps_until(self._arrivals[self._arrived]) + ahead)
@@ -328,7 +332,7 @@ class Engine:
         if steps > 1:
             self.now += self._ticks.decode(steps - 1, decoding.count, read)
             read += (steps - 1) * decoding.count
-        self.last_step_ticks = self._ticks.step(decoding.count + wasted, prefill, read)
+        self.last_step_ticks = self._ticks.step(decoding.count + wasted, prefill, read, self._came)
         self._visible = self.now
         self.now += self.last_step_ticks
         if not self.config.async_scheduling:

@@ -4,6 +4,7 @@ A step gives every running request its token, so that between two tokens of one 
 last as a rule, as many steps passed as tokens came. In these steps, with all sums over the same time,
 
     seconds = fixed * steps + sequence * tokens decoded + prefill_token * prompt tokens + kv_token * KV read
+              + arrival * arrivals
 
 where the tokens of *all* requests count. What came when between two known times of a request is taken as
 evenly spread over the time in which no prompt was computed; how long prompts take comes from the fit, which
@@ -41,6 +42,7 @@ class Marks:
     `request`, `time_s`, `tokens` are of each mark; the first mark of a request is its first token.
     """
 
+    arrival_s: Floats
     prompt_tokens: Floats
     request: NDArray[np.int64]
     time_s: Floats
@@ -65,20 +67,20 @@ def run_marks(run: Mapping[str, Any]) -> Marks:
     """First and last token of every request of a run that completed."""
     columns = run["requests"]
     rows = [
-        (float(at) + float(ttft), float(at) + float(latency), int(prompt), int(output))
+        (float(at), float(at) + float(ttft), float(at) + float(latency), int(prompt), int(output))
         for at, ttft, latency, prompt, output in zip(
             *(columns[k] for k in ("arrival_s", "ttft_s", "latency_s", "prompt_tokens", "output_tokens")),
             strict=True,
         )
         if ttft is not None and latency is not None and prompt and output
     ]
-    first, last, prompt, output = np.array(rows, np.float64).reshape(len(rows), 4).T
+    arrival, first, last, prompt, output = np.array(rows, np.float64).reshape(len(rows), 5).T
     n = len(first)
     several = np.flatnonzero(output > 1)
     request = np.concatenate((np.arange(n), several))
     time_s, tokens = np.concatenate((first, last[several])), np.concatenate((np.ones(n), output[several]))
     order = np.lexsort((time_s, request))
-    return Marks(prompt, request[order], time_s[order], tokens[order])
+    return Marks(arrival, prompt, request[order], time_s[order], tokens[order])
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Stretches:
 
 
 def intervals(marks: Marks, prefill_token_s: float = 0.0) -> tuple[Floats, Floats]:
-    """What passed between successive marks of each request: sums [i, 4] as in the model, and seconds [i].
+    """What passed between successive marks of each request: sums [i, 5] as in the model, and seconds [i].
 
     `prefill_token_s` is how long a prompt token is believed to take.
     """
@@ -128,8 +130,9 @@ def intervals(marks: Marks, prefill_token_s: float = 0.0) -> tuple[Floats, Float
         tokens0, read0 = in_decoding.until(decoding(begin[:, 0]))
         tokens1, read1 = in_decoding.until(decoding(end[:, 0]))
         prompts = ((first_s > begin) & (first_s <= end)) @ prompt
+        came = ((marks.arrival_s > begin) & (marks.arrival_s <= end)).sum(axis=1)
         sums[part] = np.column_stack(
-            (every.steps[useful[part]], tokens1 - tokens0, prompts, read1 - read0 + prompts)
+            (every.steps[useful[part]], tokens1 - tokens0, prompts, read1 - read0 + prompts, came)
         )
     return sums, (every.end - every.begin)[useful]
 

@@ -16,6 +16,7 @@ _UNITS = {
     "sequence_s": "ms a decoding sequence",
     "prefill_token_s": "ms a prompt token",
     "kv_token_s": "ms a KV token read",
+    "arrival_s": "ms a request that comes",
 }
 
 
@@ -23,7 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `trail fit-steps`."""
     parser.usage = "trail fit-steps RESULTS [RESULTS ...] --out steps.json"
     parser.description = (
-        "Fit the time of an engine step (a + b sequences + c prompt tokens + d KV tokens read) to runs of"
+        "Fit the time of an engine step (a + b sequences + c prompt tokens + d KV tokens read + e requests"
+        " that come) to runs of"
         " trail bench, for trail simulate --steps. Runs with preemptions are left out. Give results of"
         " several loads of the same server: with one load alone the parts cannot be told apart well."
     )

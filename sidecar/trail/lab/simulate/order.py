@@ -128,7 +128,9 @@ class RankedOrder:
         self._spec, self._engine = spec, engine
         self._rows: BoardRows = board_rows(spec, engine.work, predictions)
         self._arrival_s = np.asarray(engine.work.arrival_s, np.float64)
-        self._means = np.cumsum(predictions.initial) / np.arange(1, len(engine.work) + 1)
+        counted = np.arange(1, len(engine.work) + 1)
+        self._means = np.cumsum(predictions.initial) / counted
+        self._mean_prompts = np.cumsum(engine.work.prompt_tokens) / counted
         self._known = 0
         self._guard = Guard()
         self._observe_at = 0
@@ -249,6 +251,7 @@ class RankedOrder:
         self._terms = Terms.of(
             self._spec,
             mean_initial=float(self._means[self._known - 1]),
+            mean_prompt=float(self._mean_prompts[self._known - 1]),
             wait_s=wait_s,
             token_s=engine.last_step_ticks / TICKS_PER_S,
         )

@@ -1,9 +1,12 @@
 """How long one engine step takes: a linear model, as coefficients and on disk.
 
     seconds = fixed + sequence * decoding + prefill_token * prefill tokens + kv_token * KV tokens read
+              + arrival * arrivals
 
 `decoding` counts the sequences that get one token from a cached context. `KV tokens read` is the sum of the
-context lengths, after the step, of all sequences in it. Coefficients are never negative.
+context lengths, after the step, of all sequences in it. `arrivals` are requests that have come since the step
+before: an API server that shares its cores with the engine keeps it from them meanwhile, whether or not the
+request can be started. Coefficients are never negative.
 """
 
 import json
@@ -20,7 +23,7 @@ TICKS_PER_S = 10**15
 """The simulated clock counts femtoseconds: in integers, steps taken together sum to exactly what they would
 one by one."""
 
-COEFFICIENTS = ("fixed_s", "sequence_s", "prefill_token_s", "kv_token_s")
+COEFFICIENTS = ("fixed_s", "sequence_s", "prefill_token_s", "kv_token_s", "arrival_s")
 
 
 class StepModelError(ValueError):
@@ -36,6 +39,7 @@ class StepModel:
     sequence_s: float
     prefill_token_s: float
     kv_token_s: float
+    arrival_s: float = 0.0
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Where the coefficients come from: a fit's data and error, or a preset's rates."""
 
@@ -51,13 +55,16 @@ class StepModel:
                 f"step model {self.name}: steps would take no time; fixed_s must be positive"
             )
 
-    def seconds(self, decoding: float, prefill_tokens: float, kv_tokens: float) -> float:
+    def seconds(
+        self, decoding: float, prefill_tokens: float, kv_tokens: float, arrivals: float = 0.0
+    ) -> float:
         """Seconds of one step."""
         return (
             self.fixed_s
             + self.sequence_s * decoding
             + self.prefill_token_s * prefill_tokens
             + self.kv_token_s * kv_tokens
+            + self.arrival_s * arrivals
         )
 
 
@@ -69,19 +76,21 @@ class StepTicks:
     sequence: int
     prefill_token: int
     kv_token: int
+    arrival: int = 0
 
     @classmethod
     def of(cls, model: StepModel) -> "StepTicks":
         """Coefficients rounded to femtoseconds."""
         return cls(*(round(getattr(model, c) * TICKS_PER_S) for c in COEFFICIENTS))
 
-    def step(self, decoding: int, prefill_tokens: int, kv_tokens: int) -> int:
+    def step(self, decoding: int, prefill_tokens: int, kv_tokens: int, arrivals: int = 0) -> int:
         """Ticks of one step."""
         return (
             self.fixed
             + self.sequence * decoding
             + self.prefill_token * prefill_tokens
             + self.kv_token * kv_tokens
+            + self.arrival * arrivals
         )
 
     def decode(self, steps: int, decoding: int, kv_tokens: int) -> int:
@@ -195,7 +204,8 @@ def read_step_model(text: str) -> StepModel:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["format"]
-        seconds = {c: float(content["coefficients"][c]) for c in COEFFICIENTS}
+        # Files of older fits know nothing of arrivals.
+        seconds = {c: float(v) for c, v in {"arrival_s": 0.0, **content["coefficients"]}.items()}
         model = StepModel(str(content["name"]), **seconds, origin=dict(content.get("origin", {})))
     except StepModelError as e:
         raise StepModelError(f"{path}: {e}") from e

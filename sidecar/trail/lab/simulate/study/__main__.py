@@ -78,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
     parser = argparse.ArgumentParser(
         prog="python -m trail.lab.simulate.study",
-        description="Simulate every policy on a fixed grid of requests, loads, memory sizes and devices; write"
-        " policies.json and policies.html. What was interrupted goes on where it stopped.",
+        description="Simulate every policy on a fixed grid of requests, loads, memory sizes and devices;"
+        " write policies.json and policies.html. What was interrupted goes on where it stopped.",
     )
     # fmt: off
     add = parser.add_argument

@@ -24,7 +24,7 @@ _DASHED = (4, 3)
 
 
 def frontiers(rows: Rows, styles: Styles, name: str) -> str | None:
-    """Mean against p99 latency: `adaptive` over kappa as a line, every other policy as a point; a panel a row."""
+    """Mean against p99 latency, a panel a row: `adaptive` over kappa as a line, other policies as points."""
     shown = [row for row in rows if len(knob_points(row)) > 1]
     if not shown:
         return None

@@ -111,9 +111,9 @@ def knob_points(row: Row) -> list[tuple[float, float, str]]:
 def frontier_gaps(row: Row) -> dict[str, float | None]:
     """For every baseline, mean latency of `adaptive` at no more than the baseline's p99, to the baseline's.
 
-    Between two values of kappa the frontier is a straight line; left of its first point it does not exist, and
-    the first point stands for it where its p99 is within the slack. At most `FRONTIER_SLACK`: the frontier lies
-    on or above the baseline. None where no kappa has so small a p99.
+    Between two values of kappa the frontier is a straight line. At most `FRONTIER_SLACK`: it lies on or above
+    the baseline. A baseline whose p99 is smaller than that of the first point by no more than the slack is
+    compared with that point. None where no kappa has so small a p99.
     """
     points = knob_points(row)
     if len(points) < 2:
@@ -147,7 +147,7 @@ def frontier(rows: Rows) -> list[dict[str, Any]]:
 
 
 def paper_regime(rows: Rows) -> list[dict[str, Any]]:
-    """Where `trail` has the paper's mean latency (1.66 times lower) and TTFT (5 times lower), with its p99."""
+    """Where `trail` has the paper's mean latency (1.66 times lower) and TTFT (5 times lower)."""
     return [
         {"name": row["name"], "arm": name, **{q: row["arms"][name][q] for q in RATIOS}}
         for row in rows
@@ -159,7 +159,7 @@ def paper_regime(rows: Rows) -> list[dict[str, Any]]:
 
 
 def losses(rows: Rows) -> list[dict[str, Any]]:
-    """Where another policy that predicts no more has a lower mean latency than `adaptive`, and at what p99."""
+    """Where a policy that predicts no more than `adaptive` has a lower mean latency, and at what p99."""
     out = []
     for row in rows:
         own = row["arms"][OURS]

@@ -14,10 +14,8 @@ from trail.lab.simulate.workload import Pool, Workload
 CLASSES = np.array([0.25, 0.5, 0.75, 0.99])
 """Shares of answers at which the classifier's five classes of length part."""
 REFINED = Lognormal(0.6, 0.43, 0.9)
-"""Refined predictions: a mean absolute error of 36 % of what remains, as `trail evaluate` has for the default recipe
-on stories260K (48.2 tokens; a step has 135 to go on average)."""
-ASSUMED = Lognormal(0.6, 0.43, 0.9)
-"""Where no measured classifier is at hand."""
+"""Refined predictions: a mean absolute error of 36 % of what remains, as `trail evaluate` has for the default
+recipe on stories260K (48.2 tokens, of 135 that a step has to go on average)."""
 
 
 @dataclass(frozen=True)

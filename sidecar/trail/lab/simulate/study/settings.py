@@ -13,13 +13,13 @@ from trail.lab.simulate.config import EngineConfig
 from trail.lab.simulate.files import read_source
 from trail.lab.simulate.predictors import Predictor
 from trail.lab.simulate.steptime import PRESET_KV_TOKENS, PRESETS
-from trail.lab.simulate.study.predictor import ASSUMED, measured
+from trail.lab.simulate.study.predictor import REFINED, measured
 from trail.lab.simulate.sweep import Setting
 from trail.lab.simulate.workload import RECORDED, Pool, Source, Workload
 
 ARMS = (
-    "fcfs", "fcfs-reserve16", "sjf", "trail-prompt", "trail-c0", "trail-c0.2", "trail-c0.8", "mlfq", "adaptive",
-    "oracle-c0",
+    "fcfs", "fcfs-reserve16", "sjf", "trail-prompt", "trail-c0", "trail-c0.2", "trail-c0.8", "mlfq",
+    "adaptive", "oracle-c0",
 )  # fmt: skip
 KNOB = ("adaptive-k0", "adaptive-k0.25", "adaptive-k0.5", "adaptive-k2", "adaptive-k4", "adaptive-kinf")
 """Further arms where the frontier is drawn."""
@@ -31,8 +31,8 @@ PEAK = 1.05
 
 EVERY_TOKENS = 10
 TUNING_SHARE = 1 / 3
-"""The first part of a recording, or every third prompt of a pool, is what parameters are chosen on; results are
-those of the rest."""
+"""Parameters are chosen on the first part of a recording, or every third prompt of a pool; results are those
+of the rest."""
 _BLOCK_TOKENS = 16
 _SLOTS_BOUND, _KV_POOR = "slots-bound", "KV-poor"
 _GENERATED = 12_000
@@ -148,5 +148,5 @@ def _predictor(name: str) -> Predictor:
     data = shared()
     file = data / "lengths" / "ssjf_lmsys_vicuna13b_lengths_with_bert_class.csv.gz" if data else None
     if name == "generated" or file is None or not file.is_file():
-        return ASSUMED
+        return REFINED
     return measured(file, _source(name).lengths())
