@@ -51,11 +51,11 @@ def test_a_missing_directory_and_one_without_a_manifest_are_named(tmp_path: Path
         artefact.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 4, "2", None, 2.0, 2.5, [2]])
+@pytest.mark.parametrize("version", [0, 1, 5, "2", None, 2.0, 2.5, [2]])
 def test_another_format_version_is_refused_before_anything_else_is_read(saved: Path, version: object) -> None:
     (saved / "trail.json").write_text(json.dumps({"format_version": version}))
     with pytest.raises(
-        ArtefactError, match="this TRAIL reads versions 2 and 3; train the predictor again or install"
+        ArtefactError, match="this TRAIL reads versions 2, 3 and 4; train the predictor again or install"
     ):
         artefact.load(saved)
 
@@ -141,7 +141,7 @@ def test_any_value_in_any_field_is_refused_or_gives_a_predictor_that_works(
     ("changes", "names"),
     [
         ({"layer": None}, "layer is missing"),
-        ({"layer": "2"}, "layer must be an integer, got '2'"),
+        ({"layer": "2"}, "layer must be an integer, or null, got '2'"),
         ({"layer": 4}, "layer 4 does not exist: the model has 4 layers, numbered 0 to 3"),
         ({"layer": -1}, "layer -1 does not exist"),
         ({"hidden_size": 16}, "architecture has hidden_size 8, the manifest says 16"),

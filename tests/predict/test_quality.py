@@ -160,8 +160,9 @@ def test_figures_weigh_decode_steps() -> None:
     assert found.by_length["1-31"] == pytest.approx(10.0)
     assert found.by_length["32-127"] == pytest.approx(1.0)
     assert math.isnan(found.by_length["2048-"])
-    assert found.by_progress["25-50%"] == pytest.approx((4 * 10 + 50 * 1) / 54)
-    assert found.by_progress["75-100%"] == pytest.approx(1.0)
+    assert found.by_progress["30-40%"] == pytest.approx(1.0)
+    assert found.by_progress["40-50%"] == pytest.approx(10.0)
+    assert found.by_progress["70-80%"] == pytest.approx(1.0)
     assert found.coverage80 == pytest.approx((4 + 50) / 104)
     assert tuple(found.by_progress) == PROGRESS
     assert tuple(found.by_length) == LENGTHS
