@@ -144,8 +144,8 @@ def read_manifest(path: Path) -> Manifest:
     if type(version) is not int or version not in _READ_VERSIONS:
         raise ArtefactError(
             f"{file} has format version {version!r}, this TRAIL reads versions"
-            f" {', '.join(map(str, _READ_VERSIONS[:-1]))} and {_READ_VERSIONS[-1]}; train the predictor again or"
-            " install the TRAIL that wrote it"
+            f" {', '.join(map(str, _READ_VERSIONS[:-1]))} and {_READ_VERSIONS[-1]}; train the predictor"
+            " again or install the TRAIL that wrote it"
         )
     try:
         return _parse(values)
