@@ -315,23 +315,6 @@ def test_selectors_meet_the_pods_they_mean() -> None:
             assert sum(wanted(obj).items() <= labels.items() for labels in templates) == 1, obj["metadata"]
 
 
-def test_metrics_of_rules_and_dashboard_exist() -> None:
-    """Names in alerts and panels are names that operator and sidecar have."""
-    from prometheus_client import generate_latest
-
-    from trail_operator.metrics import Metrics
-
-    operator = generate_latest(Metrics().registry).decode()
-    source = (TRAIL.parents[1] / "sidecar/trail/service/metrics.py").read_text()
-    objects = render(CASES["on"])
-    texts = json.dumps(one(objects, "PrometheusRule")) + one(objects, "ConfigMap")["data"]["trail.json"]
-    names = set(re.findall(r"\btrail_[a-z_]+", texts))
-    assert len(names) >= 10
-    for name in names:
-        base = re.sub(r"_(total|bucket|sum|count)$", "", name)
-        assert f"# HELP {base}" in operator or f"# HELP {name}" in operator or f'"{base}"' in source, name
-
-
 def test_upgrades_and_removal_keep_policies() -> None:
     (crd,) = render(chart=CRDS)
     assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"

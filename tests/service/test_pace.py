@@ -112,7 +112,7 @@ def test_the_board_is_updated_for_the_queue_only_when_it_has_moved(
     queue_up(bench, 5.0, waiting=4)
     bench.apply(Load(waiting=0, running=1))
     before, updates = bench.reader.update, 0
-    for _ in range(600):  # a minute without frames or queue: decay by a factor e
+    for _ in range(1800):  # three minutes without frames or queue: decay by a factor e
         bench.now_ns += LOOK_NS
         bench.lane.step()
         updates += bench.reader.update != before

@@ -38,6 +38,8 @@ LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 _LEAST_COST = 1e-4
 _LEAST_FREE = 1e-2
 _MOST_CROWDED = 1e4
+_MOST_DEAR = 1e12
+"""In answers; only rubbish says more."""
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,8 @@ def _guard(
 
 def _price_of_all(c: float, state: ControllerState, law: Law) -> float:
     """What a preemption would cost if the victim lost all it had computed, in answers."""
-    return state.recompute_cost * _victim_tokens(c, state, law) / max(state.answer_tokens, 1.0)
+    dear = state.recompute_cost * _victim_tokens(c, state, law) / max(state.answer_tokens, 1.0)
+    return dear if math.isnan(dear) else min(dear, _MOST_DEAR)
 
 
 def _victim_tokens(c: float, state: ControllerState, law: Law) -> float:
