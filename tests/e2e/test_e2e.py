@@ -356,6 +356,10 @@ def test_a_killed_operator_goes_on_where_it_was(
     assert trail("c", "set", "0.45", "-n", USERS).returncode == 0
     eventually("the new c", lambda: c_in_redis(redis).get(b"c") == b"0.45")
     assert int(c_in_redis(redis)[b"generation"]) > generation
+    for pod in pods(cluster):
+        if read_status(pod) is None:
+            cluster.delete(path("v1", "pods", USERS, pod["metadata"]["name"]))
+    eventually("both pods with TRAIL", lambda: injected(cluster))
 
 
 def test_redis_away_is_said_and_heals(
@@ -382,7 +386,7 @@ def test_redis_away_is_said_and_heals(
 
 def test_what_cannot_be_pulled_is_taken_back_and_tried_again_when_it_changes(cluster: Cluster) -> None:
     """As a kubelet would tell it; the pods' owner makes others, which come up without TRAIL."""
-    for pod in injected(cluster):
+    for pod in eventually("both pods with TRAIL", lambda: injected(cluster)):
         stuck(cluster, pod["metadata"]["name"])
     eventually("pods without TRAIL", lambda: bare(cluster))
     (withdrawn,) = (cluster.get(POLICY) or {})["status"]["withdrawn"]
