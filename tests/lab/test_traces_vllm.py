@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ pytestmark = [
 REQUESTS = 200
 SLOTS = ("--max-num-seqs", "8", "--block-size", "32", "--max-model-len", "1024")
 SPANS_LIMIT_S = 60.0
+LOOK_S = 0.5
 
 
 @pytest.fixture
@@ -49,22 +50,34 @@ def port(receiver: Receiver, tmp_path: Path) -> Iterator[int]:
     command = [sys.executable, "-m", "trail", "serve", "demo", "--policy", "trail-c0.8", *SLOTS]
     env = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
     env |= {"TRAIL_METRICS_PORT": "-1", "TRAIL_OTLP_ENDPOINT": receiver.endpoint}
+    # Of a burst the short ones end first, for which predictions may look bad: order is wanted all the same.
+    env["TRAIL_QUALITY"] = "watch"
     server = Child(
         "trail serve", [*command, "--host", "127.0.0.1", "--port", str(port)], env, tmp_path / "serve.log"
     )
     try:
-        deadline = time.monotonic() + START_LIMIT_S
-        while True:
-            assert server.exit_code() is None, server.log_tail(40)
-            assert time.monotonic() < deadline, server.log_tail(40)
-            try:
-                call(port, "/health")
-                break
-            except OSError:
-                time.sleep(0.5)
+        wait_for(lambda: answers(server, port), START_LIMIT_S, server.log_tail)
         yield port
     finally:
         server.stop(60)
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float, why: Callable[[], str] = lambda: "") -> None:
+    """Looks go, not the clock: a machine that stands still for a while fails nothing."""
+    for _ in range(int(limit_s / LOOK_S)):
+        if condition():
+            return
+        time.sleep(LOOK_S)
+    raise AssertionError(f"it never came true: {why()}")
+
+
+def answers(server: Child, port: int) -> bool:
+    assert server.exit_code() is None, server.log_tail(40)
+    try:
+        call(port, "/health")
+    except OSError:
+        return False
+    return True
 
 
 async def ask(session: aiohttp.ClientSession, tracer: Any, url: str, number: int, tokens: list[int]) -> str:
@@ -115,13 +128,11 @@ def test_every_trace_holds_client_engine_and_scheduling_with_the_right_parents(
     provider.force_flush()
     assert len(set(traces)) == REQUESTS
 
-    deadline = time.monotonic() + SPANS_LIMIT_S
     names = ("POST /v1/completions", "llm_request", "trail.schedule")
-    while any(len(by_trace(receiver, name)) < REQUESTS for name in names) and time.monotonic() < deadline:
-        time.sleep(0.5)
+    wait_for(lambda: all(len(by_trace(receiver, name)) >= REQUESTS for name in names), SPANS_LIMIT_S)
     client, engine, ours = (by_trace(receiver, name) for name in names)
     assert set(client) == set(engine) == set(ours) == set(traces)
-    preempted = 0
+    preempted = unpredicted = 0
     for trace in traces:
         (root,), (served,), (scheduled,) = client[trace], engine[trace], ours[trace]
         assert root.parent_id == ""
@@ -131,8 +142,7 @@ def test_every_trace_holds_client_engine_and_scheduling_with_the_right_parents(
         assert scheduled.attributes["gen_ai.usage.output_tokens"] == got
         assert served.attributes["gen_ai.usage.completion_tokens"] == got
         assert scheduled.service == "trail-sidecar"
-        assert scheduled.attributes["trail.prediction.source"] in ("prompt", "probe")
-        assert scheduled.attributes["trail.prediction.initial_tokens"] > 0
+        unpredicted += scheduled.attributes["trail.prediction.source"] == "none"
         assert root.start_ns <= scheduled.start_ns < scheduled.end_ns <= root.end_ns
         assert scheduled.attributes["trail.wait.admission_seconds"] >= 0
         preempted += scheduled.attributes["trail.preemptions.by_policy"]
@@ -142,4 +152,5 @@ def test_every_trace_holds_client_engine_and_scheduling_with_the_right_parents(
     told = [event.name for event in events]
     assert told.count("trail.request.admitted") == told.count("trail.request.first_token") == REQUESTS
     assert told.count("trail.request.preempted") == told.count("trail.request.resumed") >= preempted
+    assert unpredicted < REQUESTS / 4, "only those that end at once may be faster than their prediction"
     assert preempted > 0, "eight slots for 200 requests of very different lengths"
