@@ -150,9 +150,14 @@ def test_every_trace_holds_client_engine_and_scheduling_with_the_right_parents(
     of_span = {(span.trace_id, span.span_id) for spans in ours.values() for span in spans}
     assert {(event.trace_id, event.span_id) for event in events} == of_span
     told = [event.name for event in events]
+
+    def telling(*names: str) -> set[tuple[str, str]]:
+        """Spans with an event of one of these names."""
+        return {(e.trace_id, e.span_id) for e in events if e.name in {f"trail.request.{n}" for n in names}}
+
     # One that the stream's start overtook is found running.
-    begun = told.count("trail.request.admitted") + told.count("trail.request.found")
-    assert begun == told.count("trail.request.first_token") == REQUESTS, sorted(set(told))
+    assert telling("admitted", "found") == telling("first_token") == of_span
+    assert len(of_span) == REQUESTS
     assert told.count("trail.request.preempted") == told.count("trail.request.resumed") >= preempted
     assert unpredicted < REQUESTS / 4, "only those that end at once may be faster than their prediction"
     assert preempted > 0, "eight slots for 200 requests of very different lengths"
