@@ -119,6 +119,13 @@ def test_a_request_changes_between_its_start_and_its_end() -> None:
     assert len(told) == 4 + 6
 
 
+def test_a_request_that_is_sent_again_in_the_same_message_changes_once() -> None:
+    whole = message([(2, 5), (2, 5)], [])
+    whole.changed.extend(changed((2, Change.ADMITTED)))
+    told = [type(event).__name__ for event in from_message(whole)]
+    assert sorted(told) == ["Changed", "Started", "Started"]
+
+
 def test_every_field_of_a_change_arrives_and_an_unknown_one_is_left_out() -> None:
     whole = trail_pb2.EngineEvents(
         changed=[

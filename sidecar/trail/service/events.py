@@ -159,7 +159,8 @@ def _interleaved(
             yield ends.pop(previous)
         occupant[event.slot] = event.key
         yield event
-        yield from changed.get(event.key, ())
+        # A request that is sent again may have been in the same message already.
+        yield from changed.pop(event.key, ())
     yield from ends.values()
 
 
