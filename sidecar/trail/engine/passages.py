@@ -1,7 +1,7 @@
 """What every open request goes through in the engine: changes of its state, and their sum.
 
-Only changes cost anything: a step in which no request starts, stops or gets its first token looks at three
-numbers.
+Only changes cost anything: of a step in which no request starts, stops or gets its first token nothing here
+is called.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,14 +51,19 @@ class Passage:
 
 
 class Passages:
-    """The passages of all open requests by vLLM's id; `report` is told of every change."""
+    """The passages of all open requests by vLLM's id; `report` is told of every change.
+
+    `before_first` holds requests that run and have no token yet, by id. `kept_running` is how many of those
+    that ran before vLLM's `schedule()` run on: the caller sets it before, and those that run beyond it
+    afterwards are the ones that vLLM has started.
+    """
 
     def __init__(self, report: Callable[[Changed], None]) -> None:
         self._report = report
         self._by_id: dict[str, Passage] = {}
-        self._before_first: dict[str, Any] = {}
+        self.before_first: dict[str, Any] = {}
+        self.kept_running = 0
         self._policy_victims: dict[str, tuple[Cause, str]] = {}
-        self._may_start = 0
 
     def get(self, request_id: str) -> Passage | None:
         """The passage of an open request."""
@@ -71,24 +76,15 @@ class Passages:
 
     def first_tokens(self, now_ns: int) -> None:
         """Before a step: report whose first token came with the step before."""
-        if not self._before_first:
-            return
-        for request_id, request in list(self._before_first.items()):
+        for request_id, request in list(self.before_first.items()):
             if request.num_output_tokens:
-                del self._before_first[request_id]
+                del self.before_first[request_id]
                 if (passage := self._by_id.get(request_id)) is not None:
                     self._first_token(passage, request, now_ns)
 
-    def scheduling(self, running: int) -> None:
-        """vLLM's `schedule()` begins with `running` requests."""
-        self._may_start = running
-
     def scheduled(self, running: Sequence[Any], now_ns: int, rank_of: Callable[[Any], float | None]) -> None:
-        """It has ended with `running`, of which those that it started are the last."""
-        started = len(running) - self._may_start
-        if started <= 0:
-            return
-        for request in running[-started:]:
+        """vLLM has scheduled a step and started requests, which are the last of `running`."""
+        for request in running[self.kept_running :]:
             passage = self._by_id.get(request.request_id)
             if passage is None or not passage.waiting_since_ns:
                 continue
@@ -99,7 +95,7 @@ class Passages:
                 passage.admitted_ns = now_ns
                 change = Change.ADMITTED
             if not passage.first_token_ns:
-                self._before_first[request.request_id] = request
+                self.before_first[request.request_id] = request
             age, rank = request.num_output_tokens, rank_of(request)
             self._report(Changed(passage.key, passage.slot, change, now_ns, age, rank=rank))
 
@@ -114,7 +110,7 @@ class Passages:
         passage = self._by_id.get(request_id)
         if passage is None:
             return
-        self._may_start -= 1
+        self.kept_running -= 1
         passage.waiting_since_ns = now_ns
         other = 0
         if cause == Cause.KV_FULL:
@@ -124,7 +120,7 @@ class Passages:
             if (newcomer := self._by_id.get(newcomer_id)) is not None:
                 newcomer.granted += 1
                 other = newcomer.key
-        self._before_first.pop(request_id, None)
+        self.before_first.pop(request_id, None)
         age = request.num_output_tokens + request.num_output_placeholders
         self._report(Changed(passage.key, passage.slot, Change.PREEMPTED, now_ns, age, cause, other))
 
@@ -146,7 +142,7 @@ class Passages:
     def end(self, request: Any, now_ns: int) -> Passage | None:
         """A request has ended; its passage, None when it was not open."""
         request_id = request.request_id
-        self._before_first.pop(request_id, None)
+        self.before_first.pop(request_id, None)
         self._policy_victims.pop(request_id, None)
         passage = self._by_id.pop(request_id, None)
         if passage is None:

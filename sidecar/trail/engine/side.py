@@ -74,10 +74,11 @@ class SchedulerSide:
             if self._stream.wants_resend:
                 self._ordering.remember_predictions()
                 self._stream.resend(self._open_requests())
-            self._passages.first_tokens(began_ns)
+            if self._passages.before_first:
+                self._passages.first_tokens(began_ns)
             if self._queues.stock_order:
                 self._ordering.before(began_ns, throttled)
-            self._passages.scheduling(len(self._queues.running))
+            self._passages.kept_running = len(self._scheduler.running)
         except Exception as error:  # noqa: BLE001 - this step is vLLM's own
             self._fail("ordering", error)
         self._own_ns = time.monotonic_ns() - began_ns
@@ -100,8 +101,10 @@ class SchedulerSide:
                     if request_id in self._recompute.above:
                         end = self._scheduler.requests[request_id].num_computed_tokens
                         self._recompute.computed(request_id, end - tokens, end)
-            self._passages.scheduled(self._queues.running, began_ns, self._ordering.rank_of)
-            if began_ns >= self._next_load_ns or not self._scheduler.running:
+            running = self._scheduler.running
+            if len(running) > self._passages.kept_running:
+                self._passages.scheduled(running, began_ns, self._ordering.rank_of)
+            if began_ns >= self._next_load_ns or not running:
                 self._next_load_ns = began_ns + int(LOAD_INTERVAL_S * 1e9)
                 self._report_load()
         except Exception as error:  # noqa: BLE001
