@@ -133,7 +133,7 @@ class Engine:
 def test_the_board_stops_using_a_permuted_probe_and_comes_back_to_it(
     run_sidecar: Run, permuted_dir: Path
 ) -> None:
-    sidecar = run_sidecar(predictor=permuted_dir)
+    sidecar = run_sidecar("--quality", "act", predictor=permuted_dir)
     engine = Engine(sidecar, until(sidecar.board, LIMIT_S))
     assert engine.snapshot().header.order
     while engine.snapshot().header.order and engine.finished < 200:

@@ -58,7 +58,7 @@ class SidecarConfig:
     ring_slots: int = 64
     ring_rows_per_frame: int = 64
     threads: int = 1
-    quality: str = "act"
+    quality: str = "watch"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = DEFAULT_METRICS_PORT
     rank_address: str = ""
@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="engine cores, that is vLLM's data-parallel size (%(default)s)")  # fmt: skip
     add("--threads", type=int, default=environ.get(ENV_THREADS, "1"), metavar="N",
         help="threads of one prediction batch (%(default)s)")  # fmt: skip
-    add("--quality", default=environ.get(ENV_QUALITY, "act"), metavar="MODE",
+    add("--quality", default=environ.get(ENV_QUALITY, SidecarConfig.quality), metavar="MODE",
         help="act: correct predictions by how long requests really were, and fall back where they are worse"
         " than none; watch: only say so (%(default)s)")  # fmt: skip
     add("--metrics-host", default=environ.get(ENV_METRICS_HOST, "127.0.0.1"), metavar="HOST",
