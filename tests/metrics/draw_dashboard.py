@@ -22,9 +22,9 @@ mpl.use("agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-from metrics_kit import Served, sidecar_registry  # noqa: E402
+from metrics_kit import Served, scrape, sidecar_registry  # noqa: E402
 from prometheus_client import CollectorRegistry  # noqa: E402
-from promql import Labels, Scrapes, evaluate, parse  # noqa: E402
+from promql import Samples, Scrapes, evaluate, parse  # noqa: E402
 
 from trail.policy.spec import PolicySpec  # noqa: E402
 from trail.wire.changes import Cause, Change  # noqa: E402
@@ -38,8 +38,6 @@ TICKS = 60
 EVERY = 3
 """Ticks of a second between two scrapes."""
 INK, FAINT, PAPER = "#1f2933", "#7b8794", "#ffffff"
-
-Samples = dict[tuple[str, Labels], float]
 
 
 class Story:
@@ -126,27 +124,16 @@ class Story:
         return sidecar_registry(self.served), self.operator.registry
 
 
-def scrape(registries: tuple[CollectorRegistry, ...]) -> Samples:
-    """Samples with the labels of a pod."""
-    place = {"namespace": "shop", "pod": "llama-0"}
-    return {
-        (sample.name, tuple(sorted({**place, **sample.labels}.items()))): sample.value
-        for registry in registries
-        for family in registry.collect()
-        for sample in family.samples
-    }
-
-
 def play() -> list[Samples]:
     """Scrapes of the story, one every few ticks."""
     with tempfile.TemporaryDirectory() as directory:
         story = Story(Path(directory))
         registries = story.registries()
-        scrapes = [scrape(registries)]
+        scrapes = [scrape(*registries)]
         for tick in range(1, TICKS + 1):
             story.tick(float(tick))
             if tick % EVERY == 0:
-                scrapes.append(scrape(registries))
+                scrapes.append(scrape(*registries))
         story.served.close()
     return scrapes
 

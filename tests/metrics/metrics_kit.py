@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Metric
+from promql import Samples
 from service_kit import BINS, HIDDEN, LAYER, Bench, started, vector
 
 from trail.policy.spec import PolicySpec
@@ -169,3 +170,14 @@ def series_names(families: dict[str, Listed]) -> dict[str, tuple[str, Listed]]:
 def labels_of(family: Metric) -> set[str]:
     """Labels that a family's samples have, without a histogram's own."""
     return {label for sample in family.samples for label in sample.labels} - {"le"}
+
+
+def scrape(*registries: CollectorRegistry) -> Samples:
+    """Samples as Prometheus has them from a pod."""
+    place = {"namespace": "shop", "pod": "llama-0"}
+    return {
+        (sample.name, tuple(sorted({**place, **sample.labels}.items()))): sample.value
+        for registry in registries
+        for family in registry.collect()
+        for sample in family.samples
+    }

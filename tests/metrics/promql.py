@@ -181,6 +181,8 @@ def calls(expression: Expression) -> Iterator[Call]:
 
 Labels = tuple[tuple[str, str], ...]
 Vector = dict[Labels, float]
+Samples = dict[tuple[str, Labels], float]
+"""By name and labels."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """docs/metrics.md lists what sidecar and operator export, and nothing else."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-from metrics_kit import Listed, Served, labels_of, page, play, sidecar_registry
+from metrics_kit import Listed, Served, labels_of, page, sidecar_registry
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -12,14 +10,6 @@ from trail.service.families import StateCollector
 from trail.service.metrics import Metrics as SidecarMetrics
 from trail.service.otlp_families import otlp_unit
 from trail_operator.metrics import Metrics as OperatorMetrics
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path)
-    play(served)
-    yield served
-    served.close()
 
 
 def used(metrics: OperatorMetrics) -> CollectorRegistry:

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from metrics_kit import Served, play
+from metrics_kit import Served
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as pb
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
@@ -74,14 +74,6 @@ def collector() -> Iterator[Collector]:
     collector.start()
     yield collector
     collector.stop()
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path)
-    play(served)
-    yield served
-    served.close()
 
 
 def attributes(point: Any) -> dict[str, str]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from chart_kit import CASES, one, render
-from metrics_kit import DOCS, Served, page, play, series_names, sidecar_registry
-from prometheus_client import CollectorRegistry
+from metrics_kit import DOCS, Served, page, play, scrape, series_names, sidecar_registry
 from promql import (
     Call,
     Expression,
@@ -125,17 +124,6 @@ def test_panels_have_their_places() -> None:
         "Is it on?", "Is it helping?", "Why do requests wait?", "What is c, and why?",
         "Is the probe still right?",
     ]  # fmt: skip
-
-
-def scrape(*registries: CollectorRegistry) -> dict[tuple[str, Labels], float]:
-    """Samples as Prometheus has them from a pod."""
-    place = {"namespace": "shop", "pod": "llama-0"}
-    return {
-        (sample.name, tuple(sorted({**place, **sample.labels}.items()))): sample.value
-        for registry in registries
-        for family in registry.collect()
-        for sample in family.samples
-    }
 
 
 def happen(operator: OperatorMetrics) -> None:
