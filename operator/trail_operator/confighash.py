@@ -27,13 +27,24 @@ def injection_hash(policy: TrailPolicy, settings: InjectionSettings) -> str:
 
 
 def _essence(policy: TrailPolicy) -> dict[str, Any]:
-    essence = dataclasses.asdict(policy)
+    essence = _stated(policy)
     for left_out in ("selector", "c"):
-        del essence[left_out]
-    del essence["scheduling"]["c"]
-    # asdict forgets which kind of predictor it was.
+        essence.pop(left_out, None)
+    essence["scheduling"].pop("c", None)
+    # A dictionary does not say which kind of predictor it was.
     essence["predictor_kind"] = type(policy.predictor).__name__
     return essence
+
+
+def _stated(value: Any) -> dict[str, Any]:
+    """A dataclass's fields without those at their default: one that a later version adds rolls no pods."""
+    found = {}
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        if field.default is not dataclasses.MISSING and content == field.default:
+            continue
+        found[field.name] = _stated(content) if dataclasses.is_dataclass(content) else content
+    return found
 
 
 def _digest(value: Any) -> str:

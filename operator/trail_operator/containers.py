@@ -175,6 +175,13 @@ def _sidecar_environment(plan: Plan) -> list[Built]:
     ]
     if path := predictor_path(plan):
         out.append({"name": "TRAIL_PREDICTOR", "value": path})
+    if policy.quality == "Act":
+        out.append({"name": "TRAIL_QUALITY", "value": "act"})
+    if mib := policy.telemetry.decision_log_mib:
+        out += [
+            {"name": "TRAIL_DECISION_LOG", "value": names.DECISION_LOG},
+            {"name": "TRAIL_DECISION_LOG_MIB", "value": str(mib)},
+        ]
     if settings.redis_secret:
         reference = {"name": settings.redis_secret, "key": "url", "optional": True}
         out.append({"name": "TRAIL_REDIS_URL", "valueFrom": {"secretKeyRef": reference}})

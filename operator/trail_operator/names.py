@@ -42,6 +42,9 @@ PREDICTOR_DIR = "/opt/trail/predictor"
 PREDICTOR_PATH = f"{PREDICTOR_DIR}/artefact"
 """Where an artefact that is copied or fetched appears, whole or not at all."""
 
+DECISION_LOG = "/tmp/decisions.jsonl"  # noqa: S108 - of our own container
+"""Where the sidecar keeps its decision log, on its own volume for /tmp."""
+
 PLUGIN = "trail"
 """Our entry point among vLLM's plugins."""
 PORT_NAME = "trail-metrics"

@@ -15,6 +15,8 @@ Object = Mapping[str, Any]
 
 WITHOUT_PREDICTOR = frozenset({"fcfs", "oracle"})
 DEFAULT_METRICS_PORT = 9464
+SHADOW_LOG_MIB = 64
+"""What a shadow leaves behind is its log."""
 DEFAULT_RESOURCES: dict[str, dict[str, str]] = {
     # Requests equal limits, so that a pod of class Guaranteed keeps its class.
     "requests": {"cpu": "1", "memory": "2Gi"},
@@ -121,10 +123,11 @@ class SidecarSettings:
 
 @dataclass(frozen=True)
 class TelemetrySettings:
-    """Where the sidecar's traces go, and how many; an empty endpoint sends none."""
+    """Where the sidecar traces to, and how much (no endpoint: nothing); room for its decision log."""
 
     endpoint: str = ""
     sample_ratio: float = 0.01
+    decision_log_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class TrailPolicy:
     sidecar: SidecarSettings
     engine_image: str
     telemetry: TelemetrySettings
+    quality: str = "Watch"
 
     @property
     def key(self) -> str:
@@ -175,7 +179,8 @@ def parse_policy(obj: Object) -> TrailPolicy:
         c=bounds,
         sidecar=_sidecar(_mapping(spec, "sidecar", "spec.")),
         engine_image=_text(engine, "image", "spec.engine.", "", most=1024),
-        telemetry=_telemetry(_mapping(spec, "telemetry", "spec.")),
+        telemetry=_telemetry(_mapping(spec, "telemetry", "spec."), shadow=scheduling.shadow),
+        quality=_choice(spec, "quality", "spec.", ("Watch", "Act"), "Watch"),
     )
 
 
@@ -248,6 +253,8 @@ def _scheduling(policy: Object, c: Object) -> PolicySpec:
         given["max_preemptions"] = _whole(policy, "maxPreemptions", where, (-1, 1_000_000))
     if policy.get("size") is not None:
         given["size"] = _text(policy, "size", where)
+    if policy.get("shadow") is not None:
+        given["shadow"] = _flag(policy, "shadow", where)
     if c.get("value") is not None:
         given["c"] = _number(c, "value", "spec.c.", (0.0, 1.0))
     try:
@@ -309,12 +316,16 @@ def _is_quantity(value: Any, pattern: re.Pattern[str]) -> bool:
     )
 
 
-def _telemetry(obj: Object) -> TelemetrySettings:
+def _telemetry(obj: Object, *, shadow: bool) -> TelemetrySettings:
     where = "spec.telemetry."
     endpoint = ""
     if obj.get("otlpEndpoint") is not None:
         endpoint = _matching(obj, "otlpEndpoint", where, _URL, "an http:// or https:// URL")
-    return TelemetrySettings(endpoint, _number(obj, "sampleRatio", where, (0.0, 1.0), 0.01))
+    return TelemetrySettings(
+        endpoint,
+        _number(obj, "sampleRatio", where, (0.0, 1.0), 0.01),
+        _whole(obj, "decisionLogMiB", where, (0, 128), SHADOW_LOG_MIB if shadow else 0),
+    )
 
 
 def _mapping(obj: Object, key: str, where: str) -> Object:
@@ -378,6 +389,13 @@ def _whole(obj: Object, key: str, where: str, bounds: tuple[int, int], default: 
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise PolicyError(f"{where}{key} is {_shown(value)}; give a whole number from {low} to {high}")
+    return value
+
+
+def _flag(obj: Object, key: str, where: str) -> bool:
+    value = obj.get(key)
+    if not isinstance(value, bool):
+        raise PolicyError(f"{where}{key} is {_shown(value)}; give true or false")
     return value
 
 

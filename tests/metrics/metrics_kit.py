@@ -15,7 +15,9 @@ from trail.predict.fingerprint import architecture_fingerprint
 from trail.predict.manifest import Manifest
 from trail.predict.quality import Quality
 from trail.service.catalogue import complete
+from trail.service.decision_log import DecisionLog
 from trail.service.events import Changed, Clocks, Finished, Hello, Load
+from trail.service.families import StateCollector
 from trail.service.life import Passage
 from trail.service.otlp_metrics import OtlpMetrics
 from trail.service.otlp_settings import OtlpSettings
@@ -23,6 +25,7 @@ from trail.service.quality import QualityMonitor
 from trail.service.redis_config import RedisConfig
 from trail.service.redis_link import LinkCollector, RedisLink
 from trail.service.spans import SpanMaker
+from trail.service.state_metrics import DecisionMetrics
 from trail.service.trace_config import TraceConfig
 from trail.service.tracing import TraceCollector, Tracing
 from trail.wire.changes import Cause, Change
@@ -125,6 +128,9 @@ def sidecar_registry(served: Served) -> CollectorRegistry:
     OtlpMetrics(OtlpSettings("http://127.0.0.1:1"), served.registry, dict)
     tracing = Tracing(SpanMaker(TraceConfig("http://127.0.0.1:1")), lambda _: True, lambda _: True, "nowhere")
     served.registry.register(TraceCollector(tracing))
+    decisions = DecisionLog(Path("never-opened"), 1, [])
+    failures = served.telemetry.metrics.failures
+    served.registry.register(StateCollector(DecisionMetrics(decisions), failures))
     return served.registry
 
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_kit import SETTINGS, admit, make_pod, make_policy, make_view
 
+from trail.policy.spec import parse_policy as parse_scheduling
 from trail_operator import names
 from trail_operator.access import sidecar_user, with_user
 from trail_operator.confighash import injection_hash, policy_hash
-from trail_operator.containers import Plan
+from trail_operator.containers import Plan, sidecar
 from trail_operator.inject import inject, read_status, strip
 from trail_operator.pods import Target, examine, words, workload_of
 from trail_operator.policy import parse_policy
@@ -229,12 +230,38 @@ def make_plan(**spec: Any) -> Plan:
         ({"policy": {"name": "adaptive"}}, True),
         ({"sidecar": {"image": "x:1"}}, True),
         ({"telemetry": {"otlpEndpoint": "http://c:4318"}}, True),
+        ({"quality": "Act"}, True),
+        ({"policy": {"shadow": True}}, True),
     ],
 )
 def test_running_pods_roll_for_what_they_cannot_be_told(change: dict[str, Any], rolls: bool) -> None:
     before, after = parse_policy(make_policy()), parse_policy(make_policy(**change))
     assert (policy_hash(before) != policy_hash(after)) == rolls
     assert (injection_hash(before, SETTINGS) != injection_hash(after, SETTINGS)) == rolls
+
+
+@pytest.mark.parametrize(
+    ("change", "tells"),
+    [
+        ({}, {}),
+        ({"quality": "Act"}, {"TRAIL_QUALITY": "act"}),
+        (
+            {"policy": {"name": "adaptive", "shadow": True}},
+            {"TRAIL_DECISION_LOG": "/tmp/decisions.jsonl", "TRAIL_DECISION_LOG_MIB": "64"},
+        ),
+        ({"policy": {"shadow": True}, "telemetry": {"decisionLogMiB": 0}}, {}),
+        (
+            {"telemetry": {"decisionLogMiB": 16}},
+            {"TRAIL_DECISION_LOG": "/tmp/decisions.jsonl", "TRAIL_DECISION_LOG_MIB": "16"},
+        ),
+    ],
+)
+def test_the_sidecar_is_told_of_judging_and_shadow(change: dict[str, Any], tells: dict[str, str]) -> None:
+    plan = make_plan(**change)
+    told = {entry["name"]: entry.get("value") for entry in sidecar(plan)["env"]}
+    names = ("TRAIL_QUALITY", "TRAIL_DECISION_LOG", "TRAIL_DECISION_LOG_MIB")
+    assert {name: told[name] for name in names if name in told} == tells
+    assert parse_scheduling(told["TRAIL_POLICY"]).shadow == plan.policy.scheduling.shadow
 
 
 def test_the_operators_own_images_roll_nobody_but_end_a_withdrawal() -> None:

@@ -145,6 +145,7 @@ SPECS = maybe(
         maxPreemptions=WHOLE,
         kvReserveTokens=NUMBERS,
         size=st.sampled_from([*SIZES, "mean"]),
+        shadow=st.sampled_from([True, False, "yes"]),
     ),
     c=maybe(mode=st.sampled_from(["Auto", "Fixed", "auto"]), value=NUMBERS, min=NUMBERS, max=NUMBERS),
     sidecar=maybe(
@@ -155,7 +156,8 @@ SPECS = maybe(
         resources=maybe(requests=QUANTITIES, limits=QUANTITIES),
     ),
     engine=maybe(image=TEXT),
-    telemetry=maybe(otlpEndpoint=TEXT, sampleRatio=NUMBERS),
+    telemetry=maybe(otlpEndpoint=TEXT, sampleRatio=NUMBERS, decisionLogMiB=WHOLE),
+    quality=st.sampled_from(["Watch", "Act", "act"]),
 )
 
 
@@ -292,6 +294,9 @@ def test_a_config_map_has_a_key_for_every_file_of_an_artefact() -> None:
         ({"c": {"mode": "Fixed"}}, "mode Fixed needs it"),
         ({"c": {"value": 0.9, "max": 0.5}}, "between min 0 and max 0.5"),
         ({"everySteps": 0}, "spec.everySteps is 0"),
+        ({"quality": "act"}, "spec.quality is 'act'; choose one of Watch, Act"),
+        ({"policy": {"shadow": "yes"}}, "spec.policy.shadow is 'yes'; give true or false"),
+        ({"telemetry": {"decisionLogMiB": 129}}, "a whole number from 0 to 128"),
         ({"sidecar": {"sharedMemory": "lots"}}, "512Mi"),
         ({"sidecar": {"resources": {"limits": {"cpu": True}}}}, "spec.sidecar.resources.limits.cpu is True"),
         (

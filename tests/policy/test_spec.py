@@ -131,6 +131,14 @@ def test_a_policys_text_parses_to_it(spec: PolicySpec) -> None:
     assert parse_policy(spec.text) == spec
 
 
+@pytest.mark.parametrize("name", POLICY_NAMES)
+@pytest.mark.parametrize("c", [0.0, 0.5])
+@pytest.mark.parametrize("shadow", [False, True])
+def test_who_never_gives_way_is_protected_from_the_first_token(name: str, c: float, shadow: bool) -> None:
+    spec = PolicySpec(name, c=c, shadow=shadow)
+    assert spec.gives_way == (PolicySpec(name, c=c).preempts and not (spec.cuts_off and c == 0.0))
+
+
 def test_without_a_boost_adaptive_preempts_nobody() -> None:
     assert not PolicySpec("adaptive", kappa=0.0).preempts
     assert PolicySpec("adaptive", kappa=0.1).preempts

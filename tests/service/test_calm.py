@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service_kit import BINS, HIDDEN, Bench, rows, started, until, vector
 
+from trail.policy.spec import PolicySpec
 from trail.service.calm import CALM_AFTER_NS, KV_FULL, Calm
 from trail.service.events import Finished, Hello, Load, StreamEnded
-from trail.service.loop import CALM_REST_S, Delivery, Inbox, SidecarLoop
+from trail.service.loop import Delivery, Inbox, SidecarLoop
 from trail.service.prompting import PromptWorker
+from trail.service.rests import LIMIT_S
 from trail.wire.frames import Kind
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
@@ -44,9 +46,9 @@ def pass_time(bench: Bench, ns: int = CALM_AFTER_NS) -> None:
 
 
 def grow_calm(bench: Bench) -> None:
-    assert not bench.lane.calm
+    assert not bench.lane.look_calm()
     pass_time(bench)
-    assert bench.lane.calm
+    assert bench.lane.look_calm()
 
 
 @given(
@@ -82,7 +84,7 @@ def test_an_engine_that_does_not_say_how_many_it_runs_is_never_calm() -> None:
 def test_whatever_may_make_requests_wait_ends_the_calm_at_once(bench: Bench, busy: list[object]) -> None:
     grow_calm(bench)
     bench.apply(*busy)
-    assert not bench.lane.calm
+    assert not bench.lane.look_calm()
 
 
 def test_prompts_wait_while_it_is_calm_and_go_together_when_it_is_not(bench: Bench) -> None:
@@ -133,7 +135,7 @@ def test_the_loop_beats_while_it_rests_and_wakes_for_a_queue(bench: Bench) -> No
     prompts.start()
     grow_calm(bench)
     with running(bench, prompts) as inbox:
-        until(lambda: interval_s(bench) == CALM_REST_S)
+        until(lambda: interval_s(bench) == LIMIT_S)
         beat_ns = bench.header().heartbeat_ns
         until(lambda: bench.header().heartbeat_ns > beat_ns)
         inbox.put(Delivery(0, 1, (started(11, slot=1),)), timeout_s=1)
@@ -141,9 +143,47 @@ def test_the_loop_beats_while_it_rests_and_wakes_for_a_queue(bench: Bench) -> No
         assert encoder.prompts == []
         inbox.put(Delivery(0, 1, (started(12, slot=2), Load(waiting=1))), timeout_s=1)
         until(lambda: all(bench.board(1, 2)["key"] == [11, 12]))
-        assert interval_s(bench) < CALM_REST_S
+        assert interval_s(bench) < LIMIT_S
     prompts.stop(10)
     assert len(encoder.prompts) == 2
+
+
+def test_what_no_prediction_could_change_lets_the_loop_rest(make_bench: Callable[..., Bench]) -> None:
+    """With c = 0 nobody who runs gives way; who waits is ranked all the same, long before the pause ends."""
+    bench = make_bench(PolicySpec("trail", c=0.0))
+    encoder = CountingEncoder()
+    prompts = PromptWorker(
+        lambda: encoder, lambda p: p @ BINS.midpoints, bench.telemetry, on_loaded=lambda: None
+    )
+    prompts.start()
+    bench.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(2,), max_running=SLOTS), Load(waiting=1))
+    assert bench.lane.settled
+    assert not bench.lane.look_calm()
+    with running(bench, prompts) as inbox:
+        until(lambda: interval_s(bench) == LIMIT_S)
+        inbox.put(Delivery(0, 1, (started(11, slot=1),)), timeout_s=1)
+        until(lambda: bench.board(1)["key"] == [11])
+        assert interval_s(bench) == LIMIT_S
+    prompts.stop(10)
+
+
+@pytest.mark.parametrize(
+    ("spec", "load", "settled"),
+    [
+        (PolicySpec("trail", c=0.0), Load(waiting=9, kv_usage=0.5), True),
+        (PolicySpec("trail", c=0.0), Load(waiting=9, kv_usage=KV_FULL), False),
+        (PolicySpec("trail", c=0.2), Load(waiting=9), False),
+        (PolicySpec("trail", c=0.2, shadow=True), Load(waiting=9), False),
+        (PolicySpec("sjf"), Load(waiting=9), True),
+        (PolicySpec("mlfq"), Load(waiting=9), False),
+    ],
+)
+def test_predictions_of_running_requests_matter_where_one_may_give_way(
+    make_bench: Callable[..., Bench], spec: PolicySpec, load: Load, settled: bool
+) -> None:
+    bench = make_bench(spec)
+    bench.apply(load)
+    assert bench.lane.settled == settled
 
 
 def test_a_lane_that_fails_is_silent_however_calm_it_is(bench: Bench) -> None:

@@ -10,9 +10,10 @@ import pytest
 from service_kit import BINS, Bench, TellingProbe, started, until, vector
 
 from trail.service.events import Finished, Hello, Started
-from trail.service.loop import REST_LIMIT_S, Delivery, Inbox, SidecarLoop
+from trail.service.loop import Delivery, Inbox, SidecarLoop
 from trail.service.metrics import Metrics
 from trail.service.prompting import PromptJob, PromptState, PromptWorker
+from trail.service.rests import LIMIT_S
 from trail.wire.frames import Kind
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
@@ -194,4 +195,4 @@ def test_the_worker_hears_how_long_the_loop_rests(bench: Bench) -> None:
     with running(loop):
         bench.apply(started(1, 0))
         bench.export((1, 5, Kind.PROMPT, P0))
-        until(lambda: 0 < bench.writer.reader_interval_ns() <= int(REST_LIMIT_S * 1e9))
+        until(lambda: 0 < bench.writer.reader_interval_ns() <= int(LIMIT_S * 1e9))

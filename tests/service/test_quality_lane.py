@@ -83,6 +83,22 @@ def test_an_end_hands_over_what_was_believed_along_the_way(
     assert (cut.length, cut.ended, cut.ages.tolist()) == (30, False, [0])
 
 
+def test_a_burst_is_judged_in_the_order_of_arrival(
+    bench: Bench, monitor: QualityMonitor, judging: Judging
+) -> None:
+    lengths = {11: 90, 12: 30, 13: 10, 14: 20}
+    bench.apply(*(started(key, key, max_tokens=100) for key in lengths))
+    bench.export(*((key, 5, Kind.PROMPT, P) for key in lengths))
+    bench.lane.step()
+    for key in (13, 14, 12):  # the shortest end first
+        bench.apply(Finished(key=key, slot=key, output_tokens=lengths[key], finish_reason="stop"))
+        monitor.look()
+        assert judging.lives == []
+    bench.apply(Finished(key=11, slot=11, output_tokens=90, finish_reason="stop"))
+    monitor.look()
+    assert [life.length for life in judging.lives] == [90, 30, 10, 20]
+
+
 @pytest.mark.parametrize("reason", ["abort", "", "error"])
 def test_an_end_from_outside_says_nothing(
     bench: Bench, monitor: QualityMonitor, judging: Judging, reason: str
@@ -254,12 +270,14 @@ def test_an_error_in_judging_is_counted_and_changes_nothing(judging: Judging, be
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
     bench.lane.step()
+    life = monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
+    assert life is not None
     for _ in range(2):
-        monitor.finished(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
+        monitor.take([life])
         until(lambda: not monitor._lives and failures)
     judging.fails = None
     until(lambda: failures)
-    monitor.finished(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
+    monitor.take([life])
     until(lambda: judging.lives)
     assert monitor.findings == Findings()
     monitor.stop(5.0)
@@ -282,7 +300,7 @@ def test_a_request_ends_even_where_its_samples_cannot_be_read(
 def test_a_monitor_without_a_predictor_does_nothing(bench: Bench) -> None:
     monitor = QualityMonitor(None)
     monitor.start()
-    monitor.finished(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
+    assert monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop")) is None
     monitor.look()
     monitor.stop(1.0)
     assert monitor.snapshot == QualitySnapshot()

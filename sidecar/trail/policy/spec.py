@@ -122,6 +122,14 @@ class PolicySpec:
         return self.name in _PREEMPTING and not self.shadow and not (self.boosts and self.kappa == 0.0)
 
     @property
+    def gives_way(self) -> bool:
+        """Whether a running request is ever preempted for another, in shadow as if it were: with a cut-off at
+        c = 0 each is protected from its first token on."""
+        if self.name not in _PREEMPTING or (self.boosts and self.kappa == 0.0):
+            return False
+        return not (self.cuts_off and self.c == 0.0)
+
+    @property
     def text(self) -> str:
         """The shortest text that `parse_policy` reads as this policy; `c` is always named where it counts."""
         default = PolicySpec(self.name)

@@ -104,13 +104,19 @@ def figures(judged: Sequence[Judged]) -> Figures:
 
 
 def _steps_each(one: Judged) -> Floats:
-    """How many decode steps each sample stands for, the same each; the prompt's prediction at age 0 for none.
+    """How many decode steps each sample stands for: those it is nearest to. The prompt's prediction at age 0,
+    which errs most, stands for none.
 
-    Samples of a long answer lie far apart, and errors fall fastest at the first tokens, between them: on the
-    demo model's answers the mean comes out 9 to 17 % lower than over every step.
+    Errors fall fastest before the first sample of a long answer, so that means come out a little low: 6 % on
+    150 of the demo model's answers.
     """
-    decode: Floats = (one.age > 0).astype(np.float64)
-    each: Floats = decode * (max(one.length - 1, 0) / max(float(decode.sum()), 1.0))
+    each = np.zeros(len(one.age))
+    decode = one.age > 0
+    age = one.age[decode]
+    if len(age):
+        last = max(one.length - 0.5, 0.5)
+        edges = np.concatenate(([0.5], (age[1:] + age[:-1]) / 2, [last]))
+        each[decode] = np.diff(np.clip(edges, 0.5, last))
     return each
 
 

@@ -12,7 +12,9 @@ from trail.policy.order import Terms
 from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
 from trail.predict.online import corrected
-from trail.service.calm import Calm
+from trail.predict.quality import Life
+from trail.service.arrival_order import ArrivalOrder
+from trail.service.calm import KV_FULL, Calm
 from trail.service.courtesy import Courtesy
 from trail.service.decision_log import LaneRecorder
 from trail.service.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
@@ -91,6 +93,7 @@ class EngineLane:
         self._telemetry = telemetry
         self._quality = quality if quality is not None else QualityMonitor(None)
         self._found = self._quality.findings
+        self._to_judge: ArrivalOrder[Life] = ArrivalOrder(lambda key: self.tracker.slot_of(key) is not None)
         self._epoch = epoch
         self._orphan_timeout_ns = int(orphan_timeout_s * 1e9)
         self._orphaned_ns: int | None = None
@@ -118,9 +121,9 @@ class EngineLane:
         """What requests are ranked by, as the quality of predictions stands."""
         return self._quality.basis(self._policy.current[0], self._found.standing)
 
-    @property
-    def calm(self) -> bool:
-        """Whether nobody waits for this engine, so that nothing depends on how soon predictions are made."""
+    def look_calm(self) -> bool:
+        """Whether nobody has waited for this engine of late, so that nothing depends on how soon predictions
+        are made."""
         return self._calm.look(
             self._clock(),
             open_requests=len(self.tracker),
@@ -128,6 +131,11 @@ class EngineLane:
             waiting=self.load.waiting,
             kv_usage=self.load.kv_usage,
         )
+
+    @property
+    def settled(self) -> bool:
+        """Whether no running request could give way for another, whatever is predicted of it."""
+        return not self._policy.current[0].gives_way and self.load.kv_usage < KV_FULL
 
     @property
     def beat_ns(self) -> int | None:
@@ -152,7 +160,7 @@ class EngineLane:
             self.lives.clocks(event)
         elif isinstance(event, Finished):
             self._unpredicted.pop(event.key, None)
-            self._quality.finished(self.tracker, event)
+            self._quality.take(self._to_judge.end(event.key, self._quality.life(self.tracker, event)))
             self.lives.ending(event)
             outcome = self.tracker.finish(event)
             if outcome is not None:
@@ -171,7 +179,7 @@ class EngineLane:
         A request of which the probe has seen the prompt by then keeps the probe's prediction, unless the
         probe is not trusted.
         """
-        if not self._unpredicted or self.calm:
+        if not self._unpredicted or self.look_calm():
             return []
         tracker = self.tracker
         slots = tracker.slots_of(self._unpredicted)
@@ -201,6 +209,10 @@ class EngineLane:
             self._telemetry.stats.delay_us.add(delays_us)
             self._telemetry.metrics.observe_delays(delays_us)
         return bool(frames)
+
+    def refresh(self) -> None:
+        """Publishes what has changed otherwise than by frames, and beats."""
+        self._publish()
 
     def beat(self) -> None:
         """Tells engine and worker that predictions are being made."""
@@ -257,6 +269,7 @@ class EngineLane:
         opened = self.tracker.start(event, limit_tokens=max(longest, 0))
         if opened:
             self._opened.add(event.key)
+            self._to_judge.arrive(event.key)
             if self.tracker.source[event.slot] == Source.NONE:
                 self._unpredicted[event.key] = event.prompt_token_ids
             self.lives.start(event)
@@ -272,6 +285,7 @@ class EngineLane:
     def _forget(self) -> None:
         self.tracker.clear()
         self.lives.clear()
+        self._to_judge.clear()
         self._unpredicted.clear()
 
     def _heed_quality(self) -> None:

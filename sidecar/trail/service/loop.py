@@ -13,21 +13,10 @@ from trail.service.lane import EngineLane
 from trail.service.logs import RateLimited, get_logger
 from trail.service.metrics import Metrics
 from trail.service.prompting import PromptJob, PromptWorker
+from trail.service.rests import IDLE_S, LEAST_S, LIMIT_S, Rests
 
-BUSY_S = 0.5e-3
-IDLE_S = 5e-3
-REST = 39.0
-"""Pause after a busy round, in lengths of the CPU time that round took, so that vLLM keeps its cores.
-
-A rank gets older by the pause; where cores are scarce, one taken from vLLM costs more than that.
-"""
-REST_LIMIT_S = 30e-3
-"""Longest such pause: the heartbeat must come well within the engine's limit."""
-CALM_REST_S = 0.1
-"""Pause between rounds while nobody waits; the worker exports newest tokens no more often."""
-BEAT_S = 30e-3
-"""Time between heartbeats, and between looks for new requests, in that pause."""
-_GROWTH = 1.3
+BEAT_S = 20e-3
+"""Time between heartbeats, and between looks for new requests and their predictions, in a longer pause."""
 _EVENTS_A_STEP = 256
 INBOX_SIZE = 10_000
 
@@ -107,43 +96,46 @@ class SidecarLoop:
         return busy
 
     def run(self, stop: threading.Event) -> None:
-        """Repeats `step` until `stop`: soon while busy, then at growing intervals up to IDLE_S.
-
-        While nobody waits for any engine, at intervals of CALM_REST_S.
-        """
-        pause_s = BUSY_S
+        """Repeats `step` until `stop`, with pauses as in `rests`; LIMIT_S while nobody is in a hurry."""
+        rests = Rests()
         while not stop.is_set():
-            began_s = time.thread_time()
+            began_s, began_cpu_s = time.monotonic(), time.thread_time()
             try:
                 busy = self.step()
-                rest_s = min(max(REST * (time.thread_time() - began_s), BUSY_S), REST_LIMIT_S)
-                pause_s = rest_s if busy else min(pause_s * _GROWTH, IDLE_S)
+                cpu_s, wall_s = time.thread_time() - began_cpu_s, time.monotonic() - began_s
+                rest_s = rests.after(busy, cpu_s, wall_s)
+                calm = self._calm()
+                if calm or self._settled():
+                    busy, rest_s = True, LIMIT_S
                 if busy:
                     self._say_interval(rest_s)
-                if self._calm():
-                    self._rest(stop)
-                    continue
+                self._rest(stop, rest_s, calm=calm)
             except Exception as error:  # noqa: BLE001 - the loop outlives any error of a round
                 self._failed("loop", error)
-            stop.wait(pause_s)
+                stop.wait(IDLE_S)
 
     def _calm(self) -> bool:
-        """Whether nothing is lost by a long pause. A lane that fails must not go on beating."""
-        return self._whole and all(lane.calm for lane in self._lanes.values())
+        """Whether nobody waits for any engine. A lane that fails must not go on beating."""
+        return self._whole and all(lane.look_calm() for lane in self._lanes.values())
 
-    def _rest(self, stop: threading.Event) -> None:
-        """Pauses for CALM_REST_S or until the calm ends, beating and hearing of requests meanwhile."""
-        self._say_interval(CALM_REST_S)
-        until_s = time.monotonic() + CALM_REST_S
-        while not stop.wait(BEAT_S):
+    def _settled(self) -> bool:
+        """Whether nothing is lost by older predictions of running requests."""
+        return self._whole and all(lane.settled for lane in self._lanes.values())
+
+    def _rest(self, stop: threading.Event, rest_s: float, *, calm: bool) -> None:
+        """Pauses, or until the calm ends; hears of requests, publishes what that changes and beats
+        meanwhile."""
+        until_s = time.monotonic() + rest_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if stop.wait(min(left_s, BEAT_S)) or left_s <= BEAT_S:
+                return
             self._hear()
-            if not self._calm():
-                self._say_interval(BUSY_S)
+            if calm and not self._calm():
+                self._say_interval(LEAST_S)
                 return
-            if time.monotonic() >= until_s:
-                return
-            for lane in self._lanes.values():
-                lane.beat()
+            if self._whole:
+                for lane in self._lanes.values():
+                    lane.refresh()
 
     def _hear(self) -> bool:
         """Takes in the events and prompt predictions that have come; True when there were any."""

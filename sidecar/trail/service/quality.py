@@ -8,7 +8,7 @@ import enum
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trail.policy.spec import PolicySpec
@@ -74,17 +74,23 @@ class QualityMonitor:
         self._limited = RateLimited()
         self._thread = threading.Thread(target=self._run, name="trail-quality", daemon=True)
 
-    def finished(self, tracker: RequestTracker, event: Finished) -> None:
-        """Takes a request that ends, before the tracker forgets it. Raises nothing: it must be closed."""
+    def life(self, tracker: RequestTracker, event: Finished) -> Life | None:
+        """What is to be judged of a request that ends, read before the tracker forgets it; None for nothing.
+
+        Raises nothing: the request must be closed.
+        """
         if self._quality is None or event.finish_reason not in ("stop", "length"):
-            return
+            return None
         try:
-            life = _life(tracker, event)
+            return _life(tracker, event)
         except Exception as error:  # noqa: BLE001 - the request goes unjudged
             self._failed(error)
-            return
-        if life is not None:
-            self._lives.append(life)
+            return None
+
+    def take(self, lives: Sequence[Life]) -> None:
+        """Takes finished requests, in the order in which they arrived (`arrival_order`)."""
+        if lives:
+            self._lives.extend(lives)
             self._some.set()
 
     def basis(self, spec: PolicySpec, standing: Standing) -> Basis:

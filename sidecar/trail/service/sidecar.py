@@ -23,6 +23,7 @@ from trail.service.catalogue import complete
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
 from trail.service.decision_log import DecisionLog, LaneRecorder
+from trail.service.families import StateCollector
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
 from trail.service.loop import Inbox, SidecarLoop
@@ -42,6 +43,7 @@ from trail.service.server import (
     read_only_services,
     unix_services,
 )
+from trail.service.state_metrics import DecisionMetrics
 from trail.service.stats import RunStats
 from trail.service.tracker import RunningMean
 from trail.service.watch import WATCHERS, WatchHub
@@ -119,6 +121,7 @@ class Sidecar:
         self.lanes: dict[int, EngineLane] = {}
         self.metrics_port: int | None = None
         self.prompts: PromptWorker | None = None
+        self._control = self._make_control()
         self._loop: SidecarLoop | None = None
         self._stop = threading.Event()
         self._closers: list[Callable[[], None]] = []
@@ -205,6 +208,8 @@ class Sidecar:
         for lane in self.lanes.values():
             lane.recorder = LaneRecorder(lane.tracker.capacity, decisions)
             lane.lives.listeners.append(lane.recorder)
+        metrics = self.telemetry.metrics
+        metrics.registry.register(StateCollector(DecisionMetrics(decisions), metrics.failures))
         decisions.start()
         self._closers.append(decisions.close)
 
@@ -234,12 +239,11 @@ class Sidecar:
             path.unlink()
         except FileNotFoundError:
             pass
-        control = self._control()
         services = unix_services(
             LifecycleService(self.config.engines, self.inbox),
-            control,
+            self._control,
             self._ranking(),
-            self._observe(control),
+            self._observe(),
             self.health,
         )
         self._serve(f"unix:{path}", services, "the shared directory must be on a file system with sockets")
@@ -248,7 +252,7 @@ class Sidecar:
 
     def _serve_tcp(self) -> None:
         if self.config.rank_address:
-            services = read_only_services(self._ranking(), self._observe(self._control()), self.health)
+            services = read_only_services(self._ranking(), self._observe(), self.health)
             self._serve(self.config.rank_address, services, "choose another --rank-address")
 
     def _serve(self, address: str, services: list[Callable[[Any], None]], advice: str) -> None:
@@ -371,7 +375,7 @@ class Sidecar:
     def _set_c(self, c: float, reason: str) -> None:
         self.policy.set(replace(self.policy.current[0], c=c), reason)
 
-    def _control(self) -> ControlService:
+    def _make_control(self) -> ControlService:
         info = None
         if self.manifest is not None:
             m = self.manifest
@@ -380,8 +384,8 @@ class Sidecar:
             self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
         )
 
-    def _observe(self, control: ControlService) -> ObserveService:
-        return ObserveService(self.lanes, self.policy, self.watch, control.description, self.config.pod)
+    def _observe(self) -> ObserveService:
+        return ObserveService(self.lanes, self.policy, self.watch, self._control.description, self.config.pod)
 
     def _ranking(self) -> RankingService:
         return RankingService(self.policy, lambda: self.mean.value, self._pace)

@@ -1,4 +1,4 @@
-"""Metrics of policy, frames and board, read from the sidecar's state."""
+"""Metrics of policy, frames, board and decision log, read from the sidecar's state."""
 
 import math
 import time
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 import trail
+from trail.service.decision_log import DecisionLog
 from trail.service.families import counter, gauge, plain_gauge
 from trail.service.lane import EngineLane
 from trail.service.policy_box import PolicyBox
@@ -90,6 +91,20 @@ class FrameMetrics:
             for one in type(lane.basis):
                 basis.add_metric([name, one.value], float(one is lane.basis))
         yield basis
+
+
+class DecisionMetrics:
+    """What becomes of the decision log's lines."""
+
+    def __init__(self, decisions: DecisionLog) -> None:
+        self._decisions = decisions
+
+    def families(self) -> Iterator[Metric]:
+        """All families, one after another."""
+        lines = counter("trail_decisions", "Finished requests for the decision log.", "result")
+        lines.add_metric(["written"], self._decisions.written)
+        lines.add_metric(["dropped"], self._decisions.dropped)
+        yield lines
 
 
 def _age_s(then_ns: int | None, now_ns: int) -> float:

@@ -41,7 +41,8 @@ def costs(answers: Answers, lives: Sequence[Life]) -> dict[str, float]:
 
     def finish() -> None:
         for event in events:
-            monitor.finished(tracker, event)
+            life = monitor.life(tracker, event)
+            monitor.take([] if life is None else [life])
 
     finished_us = _median_us(finish, _REPEATS) / _OPEN
     began_s = time.thread_time()
