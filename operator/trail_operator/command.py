@@ -34,6 +34,8 @@ EXIT_USAGE = 2
 _AGAIN_S = 10.0
 _RESYNC_S = 300.0
 _VERSION_S = 3600.0
+_SWITCH_S = 0.5e-3
+"""A review needs the interpreter several times, and the watches' thread would keep it for 5 ms at each."""
 
 log = logging.getLogger("trail.operator")
 
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(args.log_level.upper())
     # kopf tells every event of every object.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    sys.setswitchinterval(_SWITCH_S)
     try:
         asyncio.run(clean(config) if args.command == "clean" else serve(config))
     except (ConnectionError, CertificateError, KubeError, OSError) as error:

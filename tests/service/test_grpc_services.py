@@ -12,7 +12,8 @@ from service_kit import EngineStream, until
 
 from trail.policy.spec import PolicySpec
 from trail.service.config import SidecarConfig
-from trail.service.sidecar import DirectoryLock, Sidecar, SidecarError
+from trail.service.directory_lock import DirectoryLock, SidecarError
+from trail.service.sidecar import Sidecar
 from trail.wire.names import socket_path
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 

@@ -14,7 +14,7 @@ from trail.predict.online import Correction
 from trail.predict.quality import Life, QualitySnapshot, Standing, Verdict
 from trail.predict.rolling import Errors
 from trail.service.events import Finished
-from trail.service.quality import Basis, Findings, QualityMonitor
+from trail.service.quality import AT_ONCE, Basis, Findings, QualityMonitor
 from trail.service.samples import SAMPLES, LifeSamples
 from trail.wire.frames import Kind
 
@@ -280,6 +280,25 @@ def test_an_error_in_judging_is_counted_and_changes_nothing(judging: Judging, be
     monitor.take([life])
     until(lambda: judging.lives)
     assert monitor.findings == Findings()
+    monitor.stop(5.0)
+
+
+def test_the_end_of_a_burst_is_judged_in_parts(bench: Bench, judging: Judging) -> None:
+    monitor = QualityMonitor(judging)  # type: ignore[arg-type]
+    bench.apply(started(11, 3))
+    bench.export((11, 5, Kind.PROMPT, P))
+    bench.lane.step()
+    life = monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
+    assert life is not None
+    monitor.take([life] * (2 * AT_ONCE + 1))
+    looks = []
+    for _ in range(3):
+        monitor.look()
+        looks.append(len(judging.lives))
+    assert looks == [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1]
+    monitor.take([life] * (2 * AT_ONCE))
+    monitor.start()
+    until(lambda: len(judging.lives) == 4 * AT_ONCE + 1)
     monitor.stop(5.0)
 
 

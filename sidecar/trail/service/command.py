@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     stop = StopSignals()
     # What the process stands on is imported here so that `trail --help` does without it.
     from trail.predict.manifest import ArtefactError
-    from trail.service.sidecar import Sidecar, SidecarError, write_stats
+    from trail.service.directory_lock import SidecarError
+    from trail.service.sidecar import Sidecar, write_stats
     from trail.wire.errors import WireError
 
     try:

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from trail.policy.gittins import gittins_index
 from trail.policy.order import Terms
-from trail.policy.ranks import rank_requests
 from trail.policy.spec import PolicySpec
-from trail.predict.online import corrected
 from trail.predict.quality import Life
 from trail.service.arrival_order import ArrivalOrder
+from trail.service.board_rows import board_rows, gittins_of
 from trail.service.calm import KV_FULL, Calm
 from trail.service.courtesy import Courtesy
 from trail.service.decision_log import LaneRecorder
@@ -28,7 +26,7 @@ from trail.service.prediction import PredictionCounters, Predictor
 from trail.service.quality import Basis, QualityMonitor
 from trail.service.stats import DelayMeter, RunStats
 from trail.service.tracker import RequestTracker, RunningMean, Source
-from trail.wire.board import BOARD_ROW, BoardHeader, BoardWriter
+from trail.wire.board import BoardHeader, BoardWriter
 from trail.wire.frames import Frame, FrameCounters, FrameReader
 
 log = get_logger()
@@ -334,7 +332,8 @@ class EngineLane:
             tracker.dirty[tracker.open_slots()] = True
         slots = np.flatnonzero(tracker.dirty)
         if len(slots) or header != self._header:
-            rows = board_rows(spec, tracker, slots, self._gittins(spec, slots), self.basis)
+            gittins = gittins_of(spec, tracker, slots, self.predictor)
+            rows = board_rows(spec, tracker, slots, gittins, self.basis)
             self._board.publish(slots, rows, header)
             tracker.dirty[slots] = False
             self._header = header
@@ -361,73 +360,6 @@ class EngineLane:
         if self.problem is None and self.basis is not Basis.ARRIVAL:
             return terms
         return replace(terms, order=False, preempt=False, kv_reserve_tokens=-1.0)
-
-    def _gittins(self, spec: PolicySpec, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
-        """Gittins indices [n] of what is believed of the requests in `slots`, NaN where nothing is.
-
-        None where the policy does not ask for them.
-        """
-        if spec.size != "gittins" or self.predictor is None:
-            return None
-        tracker, refiner = self.tracker, self.predictor.refiner
-        index = np.full(len(slots), np.nan)
-        believed = np.flatnonzero(tracker.has_posterior[slots])
-        if len(believed):
-            chosen = slots[believed]
-            correction = self.predictor.correction
-            distributions = corrected(refiner, tracker.posterior[chosen], correction)
-            index[believed] = np.minimum(
-                gittins_index(distributions, refiner.bins.edges) * correction.stretch,
-                tracker.ceiling(chosen, tracker.age[chosen]),
-            )
-        return index
-
-
-def board_rows(
-    spec: PolicySpec,
-    tracker: RequestTracker,
-    slots: npt.NDArray[np.int64],
-    gittins: npt.NDArray[np.float64] | None = None,
-    basis: Basis = Basis.PROBE,
-) -> npt.NDArray[np.void]:
-    """Board rows [n] of BOARD_ROW for `slots` [n] under `spec`, with their Gittins indices [n] if it asks.
-
-    A free slot, and a request of which nothing is known that the policy could rank by, has an empty row
-    (key 0): the engine ranks it by the mean of initial predictions. With Basis.PROMPT nothing that the probe
-    said is used.
-    """
-    rows = np.zeros(len(slots), dtype=BOARD_ROW)
-    initial, remaining = tracker.initial[slots], tracker.remaining[slots]
-    exact, age = tracker.exact[slots], tracker.age[slots]
-    if basis is Basis.PROMPT:
-        remaining, gittins = np.maximum(initial - age, 0.0), None
-    ranks = rank_requests(
-        spec,
-        initial=initial,
-        remaining=remaining,
-        exact=exact,
-        age=age,
-        prompt_tokens=tracker.prompt_tokens[slots],
-        gittins=gittins,
-    )
-    source = tracker.source[slots]
-    known = source >= Source.PROMPT if basis is Basis.PROMPT else source != Source.NONE
-    if spec.name == "oracle":
-        known |= exact > 0
-    elif spec.name == "mlfq":
-        known = tracker.key[slots] != 0
-    rows["key"] = np.where(known, tracker.key[slots], 0)
-    for name, values in (
-        ("rank", ranks.rank),
-        ("slope", ranks.slope),
-        ("initial", initial),
-        ("remaining", remaining),
-        ("cutoff", ranks.cutoff),
-        ("age", age),
-    ):
-        rows[name] = values
-    rows[~known] = np.zeros((), dtype=BOARD_ROW)
-    return rows
 
 
 def _steps(frames: list[Frame]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -20,6 +20,8 @@ from trail.service.tracker import RequestTracker
 
 WAITING = 4096
 """Finished requests that wait to be judged; the newest displace the oldest."""
+AT_ONCE = 32
+"""Requests that are judged at one look: the end of a burst must not take the core from the heartbeat."""
 REST = 39.0
 """Pause after judging, in lengths of the CPU time it took: what ends meanwhile shares the next look."""
 REST_LEAST_S = 0.2
@@ -112,11 +114,11 @@ class QualityMonitor:
             self._thread.join(timeout_s)
 
     def look(self) -> None:
-        """Judges what has ended since the last look."""
+        """Judges the oldest of what has ended since the last look, AT_ONCE at most."""
         if self._quality is None:
             return
         lives: list[Life] = []
-        while self._lives:
+        while self._lives and len(lives) < AT_ONCE:
             lives.append(self._lives.popleft())
         for verdict in self._quality.take(lives):
             self._say(verdict)
@@ -135,6 +137,8 @@ class QualityMonitor:
                 self.look()
             except Exception as error:  # noqa: BLE001 - predictions go on as they are
                 self._failed(error)
+            if self._lives:
+                self._some.set()
             self._stop.wait(max(REST * (time.thread_time() - began_s), REST_LEAST_S))
 
     def _failed(self, error: Exception) -> None:

@@ -1,9 +1,7 @@
 """The sidecar process put together: shared memory, servers, loop, and their start and end in order."""
 
 import contextlib
-import fcntl
 import gc
-import os
 import secrets
 import stat
 import sys
@@ -11,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from prometheus_client import start_http_server
@@ -23,6 +20,7 @@ from trail.service.catalogue import complete
 from trail.service.config import SidecarConfig
 from trail.service.courtesy import Courtesy
 from trail.service.decision_log import DecisionLog, LaneRecorder
+from trail.service.directory_lock import DirectoryLock, SidecarError
 from trail.service.families import StateCollector
 from trail.service.lane import EngineLane, Expected, Telemetry
 from trail.service.logs import get_logger
@@ -56,33 +54,6 @@ _WATCH_S = 0.2
 _SWITCH_S = 0.5e-3
 
 log = get_logger()
-
-
-class SidecarError(Exception):
-    """The sidecar cannot start; the message says why and what to do."""
-
-
-class DirectoryLock:
-    """Holds the shared directory for this process. The kernel lets go of it however the process ends."""
-
-    def __init__(self, directory: Path) -> None:
-        """Makes the directory where it is missing. Raises SidecarError when another sidecar holds it."""
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SidecarError(f"cannot use {directory}: {error.strerror}; give a writable --dir") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise SidecarError(
-                f"another sidecar already serves {directory}; stop it first, or give this one its own --dir"
-            ) from None
-
-    def release(self) -> None:
-        """Lets another sidecar in."""
-        os.close(self._descriptor)
 
 
 class Stop(Protocol):

@@ -181,8 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--prompts", type=int, default=4000, help="of which 65 %% are judged on (%(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=2500, help="steps for the floor; 0: none (%(default)s)")
-    parser.add_argument("--continuations", type=int, default=12, help="of each step (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3200, help="steps for the floor; 0: none (%(default)s)")
+    parser.add_argument("--continuations", type=int, default=10, help="of each step (%(default)s)")
     args = parser.parse_args(argv)
     shared = os.environ.get("TRAIL_SHARED")
     known = {DEMO: Subject(DEMO, demo_model_dir(), args.prompts, 640)}
