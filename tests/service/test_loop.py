@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import pytest
 from service_kit import BINS, Bench, TellingProbe, started, until, vector
 
 from trail.service.events import Finished, Hello, Started
-from trail.service.loop import Delivery, Inbox, SidecarLoop
+from trail.service.loop import BEAT_S, Delivery, Inbox, SidecarLoop
 from trail.service.metrics import Metrics
 from trail.service.prompting import PromptJob, PromptState, PromptWorker
 from trail.service.rests import LIMIT_S
@@ -196,3 +197,34 @@ def test_the_worker_hears_how_long_the_loop_rests(bench: Bench) -> None:
         bench.apply(started(1, 0))
         bench.export((1, 5, Kind.PROMPT, P0))
         until(lambda: 0 < bench.writer.reader_interval_ns() <= int(LIMIT_S * 1e9))
+
+
+def test_a_burst_that_takes_long_to_hear_of_does_not_silence_the_heartbeat(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, inbox = make_loop(bench)
+    loop.step()
+    beats: list[int | None] = []
+
+    def slow(event: object, session: int) -> None:
+        time.sleep(1.5 * BEAT_S)
+        beats.append(bench.lane.beat_ns)
+
+    bench.lane._clock = time.monotonic_ns
+    monkeypatch.setattr(bench.lane, "apply", slow)
+    inbox.put(Delivery(0, 1, tuple(started(key, key) for key in range(1, 5))), timeout_s=1)
+    loop.step()
+    assert len(set(beats)) == 4, "one between any two events"
+
+
+def test_a_loop_that_fails_does_not_beat_for_what_it_hears(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, inbox = make_loop(bench)
+    monkeypatch.setattr(bench.lane, "step", lambda: 1 / 0)
+    loop.step()
+    beat_ns = bench.lane.beat_ns
+    monkeypatch.setattr(bench.lane, "apply", lambda *_: time.sleep(1.5 * BEAT_S))
+    inbox.put(Delivery(0, 1, (started(1, 1), started(2, 2))), timeout_s=1)
+    loop.step()
+    assert bench.lane.beat_ns == beat_ns

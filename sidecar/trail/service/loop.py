@@ -163,6 +163,16 @@ class SidecarLoop:
                 lane.apply(event, delivery.session)
             except Exception as error:  # noqa: BLE001 - one bad event must not cost the others
                 self._failed(f"engine {lane.engine}", error)
+            self._beat_where_due()
+
+    def _beat_where_due(self) -> None:
+        """A burst of requests takes longer to hear of than the engine waits for a heartbeat."""
+        if not self._whole:
+            return
+        due_ns = time.monotonic_ns() - int(BEAT_S * 1e9)
+        for lane in self._lanes.values():
+            if lane.beat_ns is not None and lane.beat_ns < due_ns:
+                lane.beat()
 
     def _failed(self, part: str, error: Exception) -> None:
         self._metrics.failures.labels(part="loop").inc()
