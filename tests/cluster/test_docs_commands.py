@@ -17,6 +17,7 @@ DOCS = sorted((ROOT / "docs/kubernetes").glob("*.md"))
 ON_A_CLUSTER = ("status", "enable", "disable", "c", "explain-injection")
 ELSEWHERE = ("shadow-report",)
 """Commands that read what a cluster has given."""
+NOT_THE_OPERATORS = ("helm", "kubectl", "docker", "trail", "pip", "PYTHONPATH=sidecar:operator")
 
 
 def texts(file: Path) -> list[str]:
@@ -62,6 +63,6 @@ def test_the_operators_own_options_are_written_right() -> None:
     trail = {"--context"}
     for file in DOCS:
         for line in texts(file):
-            if line.split()[0] in ("helm", "kubectl", "docker", "trail", "pip", "PYTHONPATH=sidecar:operator"):
+            if line.split()[0] in NOT_THE_OPERATORS:
                 continue
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]+", line)) <= known | trail, line
