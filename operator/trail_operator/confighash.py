@@ -29,8 +29,8 @@ def injection_hash(policy: TrailPolicy, settings: InjectionSettings) -> str:
 def _essence(policy: TrailPolicy) -> dict[str, Any]:
     essence = _stated(policy)
     for left_out in ("selector", "c"):
-        essence.pop(left_out, None)
-    essence["scheduling"].pop("c", None)
+        del essence[left_out]
+    del essence["scheduling"]["c"]
     # A dictionary does not say which kind of predictor it was.
     essence["predictor_kind"] = type(policy.predictor).__name__
     return essence

@@ -119,15 +119,17 @@ class PolicySpec:
     @property
     def preempts(self) -> bool:
         """Whether a running request may be preempted for one that comes before it."""
-        return self.name in _PREEMPTING and not self.shadow and not (self.boosts and self.kappa == 0.0)
+        return self._may_preempt and not self.shadow
 
     @property
     def gives_way(self) -> bool:
         """Whether a running request is ever preempted for another, in shadow as if it were: with a cut-off at
         c = 0 each is protected from its first token on."""
-        if self.name not in _PREEMPTING or (self.boosts and self.kappa == 0.0):
-            return False
-        return not (self.cuts_off and self.c == 0.0)
+        return self._may_preempt and not (self.cuts_off and self.c == 0.0)
+
+    @property
+    def _may_preempt(self) -> bool:
+        return self.name in _PREEMPTING and not (self.boosts and self.kappa == 0.0)
 
     @property
     def text(self) -> str:

@@ -201,16 +201,33 @@ class EngineLane:
         self._predict(frames, now_ns)
         self._courtesy.give_way()
         self._keep_pace(now_ns)
-        self._publish()
+        self.publish()
         if frames:
             delays_us = self._delays.published(steps, times_ns, self._clock())
             self._telemetry.stats.delay_us.add(delays_us)
             self._telemetry.metrics.observe_delays(delays_us)
         return bool(frames)
 
-    def refresh(self) -> None:
-        """Publishes what has changed otherwise than by frames, and beats."""
-        self._publish()
+    def publish(self) -> None:
+        """Puts on the board what has changed since the last time, and beats."""
+        spec, generation = self._policy.current
+        header = BoardHeader(
+            epoch=self._epoch, heartbeat_ns=0, generation=generation, **vars(self._terms(spec))
+        )
+        tracker = self.tracker
+        if self._header is None or self._header.generation != generation:
+            tracker.dirty[tracker.open_slots()] = True
+        slots = np.flatnonzero(tracker.dirty)
+        if len(slots) or header != self._header:
+            gittins = gittins_of(spec, tracker, slots, self.predictor)
+            rows = board_rows(spec, tracker, slots, gittins, self.basis)
+            self._board.publish(slots, rows, header)
+            tracker.dirty[slots] = False
+            self._header = header
+            self.lives.published(slots, rows, spec)
+            if self.recorder is not None:
+                self.recorder.published(slots, rows)
+        self.beat()
 
     def beat(self) -> None:
         """Tells engine and worker that predictions are being made."""
@@ -321,26 +338,6 @@ class EngineLane:
             self.pace.rested()
         if self.pace.due(now_ns):
             self.pace.look(now_ns, tracker.queued_tokens(self.load.waiting), tracker.generated_tokens)
-
-    def _publish(self) -> None:
-        spec, generation = self._policy.current
-        header = BoardHeader(
-            epoch=self._epoch, heartbeat_ns=0, generation=generation, **vars(self._terms(spec))
-        )
-        tracker = self.tracker
-        if self._header is None or self._header.generation != generation:
-            tracker.dirty[tracker.open_slots()] = True
-        slots = np.flatnonzero(tracker.dirty)
-        if len(slots) or header != self._header:
-            gittins = gittins_of(spec, tracker, slots, self.predictor)
-            rows = board_rows(spec, tracker, slots, gittins, self.basis)
-            self._board.publish(slots, rows, header)
-            tracker.dirty[slots] = False
-            self._header = header
-            self.lives.published(slots, rows, spec)
-            if self.recorder is not None:
-                self.recorder.published(slots, rows)
-        self.beat()
 
     def _terms(self, spec: PolicySpec) -> Terms:
         """What the header says of `spec`; nothing but the engine's own order while there is a problem, or

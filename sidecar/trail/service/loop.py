@@ -105,9 +105,10 @@ class SidecarLoop:
                 cpu_s, wall_s = time.thread_time() - began_cpu_s, time.monotonic() - began_s
                 rest_s = rests.after(busy, cpu_s, wall_s)
                 calm = self._calm()
-                if calm or self._settled():
-                    busy, rest_s = True, LIMIT_S
-                if busy:
+                unhurried = calm or self._settled()
+                if unhurried:
+                    rest_s = LIMIT_S
+                if busy or unhurried:
                     self._say_interval(rest_s)
                 self._rest(stop, rest_s, calm=calm)
             except Exception as error:  # noqa: BLE001 - the loop outlives any error of a round
@@ -135,7 +136,7 @@ class SidecarLoop:
                 return
             if self._whole:
                 for lane in self._lanes.values():
-                    lane.refresh()
+                    lane.publish()
 
     def _hear(self) -> bool:
         """Takes in the events and prompt predictions that have come; True when there were any."""
