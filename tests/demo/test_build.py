@@ -14,8 +14,9 @@ from trail.lab.demo import build, train_model
 from trail.lab.demo.corpus import demo_prompts
 from trail.lab.stages import Stages
 from trail.predict import artefact
+from trail.predict.probe_training import ProbeRecipe
+from trail.predict.prompt_training import PromptRecipe
 from trail.predict.recipes import DEFAULT
-from trail.predict.training import ProbeRecipe, PromptRecipe
 
 TOY = build.BuildSpec(
     shape=train_model.ModelShape(hidden_size=64, layers=4, heads=2, kv_heads=1, intermediate_size=64),

@@ -48,7 +48,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predictor(training: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out: Path = tmp_path_factory.mktemp("predictors") / "blind"
     words = ["train", str(training), "--model", str(model), "--out", str(out), "--encoder", "small"]
-    assert cli.main([*words, "--bins", "6", "--threads", "1"]) == 0
+    assert cli.main([*words, "--threads", "1"]) == 0
     return out
 
 
@@ -57,7 +57,7 @@ def test_lengths_alone_give_a_prompt_predictor_that_tells_long_from_short(predic
     assert loaded.probe is None
     assert loaded.prompt is not None
     held_out = loaded.manifest.metrics["held_out"]
-    assert held_out["mae_prompt_tokens"] < held_out["mae_constant_tokens"]
+    assert held_out["mae_prompt_tokens"] < 0.3 * held_out["mae_constant_tokens"]
     assert "mae_refined_tokens" not in held_out
     assert 20 < loaded.manifest.mean_output_tokens < 40
 
@@ -71,7 +71,7 @@ def test_the_verdict_compares_the_arms_that_need_no_hidden_states(
     document = json.loads((tmp_path / "evaluation.json").read_text())
     arms = document["arms"]
     assert list(arms) == ["constant", "position", "prompt", "prompt-countdown"]
-    assert arms["prompt-countdown"]["mae"] < arms["constant"]["mae"]
+    assert arms["prompt-countdown"]["mae"] < 0.3 * arms["constant"]["mae"]
     assert set(arms["prompt"]["by_kind"]) == {"k0", "k1"}
     assert document["test"]["censored_left_out"] == 1
     assert "prompt-countdown against position" in document["differences"]

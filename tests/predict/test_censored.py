@@ -8,15 +8,10 @@ from trail.predict.bins import equal_bins
 from trail.predict.calibration import interval_coverage
 from trail.predict.likelihood import share_beyond, surprise
 from trail.predict.probe import Probe, position_inputs
+from trail.predict.probe_training import ProbeRecipe, ProbeRows, predict_rows, train_probe
+from trail.predict.prompt_training import train_prompt_predictor
 from trail.predict.quantiles import truncated
 from trail.predict.recipes import DEFAULT
-from trail.predict.training import (
-    ProbeRecipe,
-    ProbeRows,
-    predict_rows,
-    train_probe,
-    train_prompt_predictor,
-)
 
 BINS = equal_bins(4, 40.0)
 RECIPE = ProbeRecipe(hidden_units=32, epochs=12, batch_size=64, position=True, seed=1)
@@ -159,7 +154,7 @@ def test_several_answers_to_a_prompt_are_read_once_an_epoch_and_all_count() -> N
     trained = train_prompt_predictor(prompts, lengths, np.zeros(60, dtype=np.bool_), bins=BINS, vocab_size=8)
     assert len(trained.training_loss) == 10
     from trail.predict.encoder import EncoderSize
-    from trail.predict.training import PromptRecipe
+    from trail.predict.prompt_training import PromptRecipe
 
     small = EncoderSize(layers=1, hidden_size=32, heads=2, intermediate_size=32, max_tokens=8)
     long = train_prompt_predictor(

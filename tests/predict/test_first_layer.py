@@ -14,8 +14,8 @@ from trail.predict.bins import geometric_bins
 from trail.predict.evaluation import Sequences, follow
 from trail.predict.first_layer import ARITHMETICS, BATCHES, FastestLayer, choose, make_layer
 from trail.predict.probe import FASTEST, POSITION_INPUTS, POSITION_WEIGHT, Probe
+from trail.predict.probe_training import predict_rows
 from trail.predict.refine import Refiner
-from trail.predict.training import predict_rows
 
 BINS = geometric_bins(12, 400)
 OTHERS = ARITHMETICS[1:]

@@ -8,7 +8,7 @@ import pytest
 
 from trail.predict.bins import equal_bins
 from trail.predict.probe import WEIGHT_NAMES
-from trail.predict.training import ProbeRecipe, ProbeRows, TrainedProbe, train_probe
+from trail.predict.probe_training import ProbeRecipe, ProbeRows, TrainedProbe, train_probe
 
 BINS = equal_bins(4, 64.0)
 ROWS, HIDDEN_SIZE = 1200, 6

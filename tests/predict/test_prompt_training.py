@@ -5,8 +5,8 @@ import pytest
 
 from trail.predict.bins import equal_bins
 from trail.predict.encoder import EncoderSize
+from trail.predict.prompt_training import PromptRecipe, TrainedPromptPredictor, train_prompt_predictor
 from trail.predict.split import held_out_prompts
-from trail.predict.training import PromptRecipe, TrainedPromptPredictor, train_prompt_predictor
 
 BINS = equal_bins(4, 64.0)
 SIZE = EncoderSize(layers=1, hidden_size=32, heads=2, intermediate_size=32, max_tokens=16)

@@ -21,15 +21,11 @@ from trail.predict.evaluation import Sequences, evaluate_sequences
 from trail.predict.fingerprint import ModelDescription
 from trail.predict.manifest import Manifest
 from trail.predict.probe import Probe
+from trail.predict.probe_training import predict_rows, train_probe
+from trail.predict.prompt_training import TrainedPromptPredictor, train_prompt_predictor
 from trail.predict.recipes import Recipe
 from trail.predict.refine import Decoding, Refiner
 from trail.predict.split import held_out_prompts
-from trail.predict.training import (
-    TrainedPromptPredictor,
-    predict_rows,
-    train_probe,
-    train_prompt_predictor,
-)
 
 _VALIDATION_SALT = 7919
 """Added to the seed of the split, so that validation prompts are drawn apart from the held-out ones."""

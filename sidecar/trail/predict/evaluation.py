@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.predict.probe import Probe
+from trail.predict.probe_training import ProbeRows, predict_rows
 from trail.predict.refine import PAPER, Decoding, Refiner
-from trail.predict.training import ProbeRows, predict_rows
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field, replace
 
 from trail.predict.bins import Bins, equal_bins, geometric_bins
 from trail.predict.encoder import SIZES
+from trail.predict.probe_training import ProbeRecipe
+from trail.predict.prompt_training import PromptRecipe
 from trail.predict.refine import PAPER, Decoding
-from trail.predict.training import ProbeRecipe, PromptRecipe
 
 
 @dataclass(frozen=True)

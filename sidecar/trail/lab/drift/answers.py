@@ -67,7 +67,7 @@ def record_answers(count: int, seed: int, stages: Stages) -> Answers:
     from trail.lab.demo.train_model import load_model
     from trail.lab.own_answers import PredictorSpec, sampled_corpus
     from trail.predict.artefact import load_probe, load_prompt
-    from trail.predict.training import predict_rows
+    from trail.predict.probe_training import predict_rows
 
     torch.set_num_threads(1)
     path = demo_predictor_dir()

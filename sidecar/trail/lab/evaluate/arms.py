@@ -14,11 +14,11 @@ from trail.predict.bins import Bins
 from trail.predict.evaluation import Sequences, follow
 from trail.predict.metrics import Forecast, JudgedRows
 from trail.predict.probe import Probe
+from trail.predict.probe_training import ProbeRows, predict_rows, train_probe
 from trail.predict.prompt import PromptPredictor
 from trail.predict.quantiles import median, truncated
 from trail.predict.recipes import DEFAULT
 from trail.predict.refine import Decoding, Refiner
-from trail.predict.training import ProbeRows, predict_rows, train_probe
 
 ARMS = (
     "constant",

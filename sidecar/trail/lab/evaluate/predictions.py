@@ -16,8 +16,8 @@ from scipy.special import ndtri
 from trail.lab.evaluate.arms import HeldOutSet, Predictor
 from trail.predict.bins import Bins
 from trail.predict.evaluation import follow
+from trail.predict.probe_training import predict_rows
 from trail.predict.refine import Refiner
-from trail.predict.training import predict_rows
 
 PREDICTIONS_FILE = "predictions.npz"
 LEAST_IN_BIN = 10

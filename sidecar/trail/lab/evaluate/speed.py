@@ -10,8 +10,8 @@ import torch
 
 from trail.predict.first_layer import ARITHMETICS
 from trail.predict.probe import FASTEST, Probe
+from trail.predict.probe_training import ProbeRows, train_probe
 from trail.predict.recipes import DEFAULT
-from trail.predict.training import ProbeRows, train_probe
 
 BATCHES = (1, 4, 16, 64, 256, 1024, 2048)
 _LEAST_S = 0.05

@@ -1,0 +1,65 @@
+"""What trainings have in common: which rows are trained on, stopped by and judged on, and the judging."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trail.predict.bins import Bins
+from trail.predict.likelihood import share_beyond
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bin of every row, its part above the row's length, and the rows to train on, stop by, and judge on."""
+
+    labels: npt.NDArray[np.int64]
+    beyond: npt.NDArray[np.float32]
+    train: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        n: int,
+        lengths: npt.NDArray[np.number],
+        held_out: npt.NDArray[np.bool_],
+        validation: npt.NDArray[np.bool_] | None,
+        bins: Bins,
+    ) -> "Parts":
+        stopping = np.zeros(n, dtype=np.bool_) if validation is None else validation
+        for name, mask in (("held_out", held_out), ("validation", stopping)):
+            if len(lengths) != n or mask.shape != (n,) or mask.dtype != np.bool_:
+                raise ValueError(
+                    f"{n} rows need {n} lengths and {name} as bool [{n}], got {len(lengths)} lengths and"
+                    f" {mask.dtype} {list(mask.shape)}"
+                )
+        train = np.flatnonzero(~held_out & ~stopping)
+        if len(train) == 0:
+            raise ValueError("every row is held out; nothing is left to train on")
+        return cls(
+            bins.index(lengths),
+            share_beyond(bins, lengths),
+            train,
+            np.flatnonzero(stopping & ~held_out),
+            np.flatnonzero(held_out),
+        )
+
+    def median(self, lengths: npt.NDArray[np.number]) -> float:
+        return float(np.median(lengths[self.train]))
+
+
+def metrics_of(
+    probabilities: npt.NDArray[np.float32], actual: npt.NDArray[np.number], constant: float, bins: Bins
+) -> dict[str, float]:
+    """What a training says of held-out rows of `actual` lengths; only `rows` where there are none."""
+    if len(actual) == 0:
+        return {"rows": 0.0}
+    predicted = probabilities.astype(np.float64) @ bins.midpoints
+    return {
+        "rows": float(len(actual)),
+        "mae_tokens": float(np.mean(np.abs(predicted - actual))),
+        "bin_accuracy": float(np.mean(probabilities.argmax(axis=1) == bins.index(actual))),
+        "mae_constant_tokens": float(np.mean(np.abs(constant - actual))),
+    }
