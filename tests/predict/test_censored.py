@@ -6,10 +6,11 @@ import torch
 
 from trail.predict.bins import equal_bins
 from trail.predict.calibration import interval_coverage
+from trail.predict.encoder import EncoderSize
 from trail.predict.likelihood import share_beyond, surprise
 from trail.predict.probe import Probe, position_inputs
 from trail.predict.probe_training import ProbeRecipe, ProbeRows, predict_rows, train_probe
-from trail.predict.prompt_training import train_prompt_predictor
+from trail.predict.prompt_training import PromptRecipe, train_prompt_predictor
 from trail.predict.quantiles import truncated
 from trail.predict.recipes import DEFAULT
 
@@ -153,9 +154,6 @@ def test_several_answers_to_a_prompt_are_read_once_an_epoch_and_all_count() -> N
     lengths = np.array([5] * 20 + [35] * 10 + [15] * 30)
     trained = train_prompt_predictor(prompts, lengths, np.zeros(60, dtype=np.bool_), bins=BINS, vocab_size=8)
     assert len(trained.training_loss) == 10
-    from trail.predict.encoder import EncoderSize
-    from trail.predict.prompt_training import PromptRecipe
-
     small = EncoderSize(layers=1, hidden_size=32, heads=2, intermediate_size=32, max_tokens=8)
     long = train_prompt_predictor(
         prompts,

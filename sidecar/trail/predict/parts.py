@@ -28,6 +28,7 @@ class Parts:
         validation: npt.NDArray[np.bool_] | None,
         bins: Bins,
     ) -> "Parts":
+        """Of n rows. Raises ValueError for shapes that do not fit, or no row to train on."""
         stopping = np.zeros(n, dtype=np.bool_) if validation is None else validation
         for name, mask in (("held_out", held_out), ("validation", stopping)):
             if len(lengths) != n or mask.shape != (n,) or mask.dtype != np.bool_:
@@ -46,20 +47,22 @@ class Parts:
             np.flatnonzero(held_out),
         )
 
-    def median(self, lengths: npt.NDArray[np.number]) -> float:
-        return float(np.median(lengths[self.train]))
+    def metrics(
+        self, probabilities: npt.NDArray[np.float32], lengths: npt.NDArray[np.number], bins: Bins
+    ) -> dict[str, float]:
+        """What a training says of the rows judged on, whose `probabilities` float32 [test, k] it predicted.
 
-
-def metrics_of(
-    probabilities: npt.NDArray[np.float32], actual: npt.NDArray[np.number], constant: float, bins: Bins
-) -> dict[str, float]:
-    """What a training says of held-out rows of `actual` lengths; only `rows` where there are none."""
-    if len(actual) == 0:
-        return {"rows": 0.0}
-    predicted = probabilities.astype(np.float64) @ bins.midpoints
-    return {
-        "rows": float(len(actual)),
-        "mae_tokens": float(np.mean(np.abs(predicted - actual))),
-        "bin_accuracy": float(np.mean(probabilities.argmax(axis=1) == bins.index(actual))),
-        "mae_constant_tokens": float(np.mean(np.abs(constant - actual))),
-    }
+        `lengths` [n] of all rows: the constant judged beside is the training rows' median. Only `rows` where
+        there are none to judge on.
+        """
+        if len(self.test) == 0:
+            return {"rows": 0.0}
+        actual = lengths[self.test]
+        predicted = probabilities.astype(np.float64) @ bins.midpoints
+        constant = float(np.median(lengths[self.train]))
+        return {
+            "rows": float(len(actual)),
+            "mae_tokens": float(np.mean(np.abs(predicted - actual))),
+            "bin_accuracy": float(np.mean(probabilities.argmax(axis=1) == bins.index(actual))),
+            "mae_constant_tokens": float(np.mean(np.abs(constant - actual))),
+        }

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from trail.predict.bins import Bins
 from trail.predict.epochs import Batches, Epochs, Progress
 from trail.predict.likelihood import surprise
-from trail.predict.parts import Parts, metrics_of
+from trail.predict.parts import Parts
 from trail.predict.probe import HIDDEN_UNITS, POSITION_WEIGHT, WEIGHT_NAMES, Probe, position_inputs
 
 _CHUNK_ROWS = 8192
@@ -152,7 +152,7 @@ def train_probe(
     final = [tensor.detach().cpu().numpy() for tensor in weights]
     probe = Probe(inputs.folded(final), bins, layer)
     probabilities = predict_rows(probe, data, parts.test)
-    metrics = metrics_of(probabilities, data.remaining[parts.test], parts.median(data.remaining), bins)
+    metrics = parts.metrics(probabilities, data.remaining, bins)
     return TrainedProbe(probe, metrics, fit.training_loss, fit.validation_loss)
 
 

@@ -17,7 +17,7 @@ from trail.predict.bins import Bins
 from trail.predict.encoder import BASE, EncoderSize
 from trail.predict.epochs import Batches, Epochs, Progress
 from trail.predict.likelihood import log_beyond
-from trail.predict.parts import Parts, metrics_of
+from trail.predict.parts import Parts
 
 if TYPE_CHECKING:  # importing it imports transformers
     from trail.predict.prompt import PromptPredictor
@@ -104,7 +104,7 @@ def train_prompt_predictor(
         fit.run(progress)
     predictor.encoder.eval()
     probabilities = predictor.predict([prompts[row] for row in parts.test])
-    metrics = metrics_of(probabilities, lengths[parts.test], parts.median(lengths), bins)
+    metrics = parts.metrics(probabilities, lengths, bins)
     return TrainedPromptPredictor(predictor, metrics, fit.training_loss, fit.validation_loss)
 
 
