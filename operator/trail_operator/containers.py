@@ -175,8 +175,8 @@ def _sidecar_environment(plan: Plan) -> list[Built]:
     ]
     if path := predictor_path(plan):
         out.append({"name": "TRAIL_PREDICTOR", "value": path})
-    if policy.quality == "Act":
-        out.append({"name": "TRAIL_QUALITY", "value": "act"})
+    if policy.quality == "Watch":
+        out.append({"name": "TRAIL_QUALITY", "value": "watch"})
     if mib := policy.telemetry.decision_log_mib:
         out += [
             {"name": "TRAIL_DECISION_LOG", "value": names.DECISION_LOG},

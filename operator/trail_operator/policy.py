@@ -145,7 +145,7 @@ class TrailPolicy:
     sidecar: SidecarSettings
     engine_image: str
     telemetry: TelemetrySettings
-    quality: str = "Watch"
+    quality: str = "Act"
 
     @property
     def key(self) -> str:
@@ -180,7 +180,7 @@ def parse_policy(obj: Object) -> TrailPolicy:
         sidecar=_sidecar(_mapping(spec, "sidecar", "spec.")),
         engine_image=_text(engine, "image", "spec.engine.", "", most=1024),
         telemetry=_telemetry(_mapping(spec, "telemetry", "spec."), shadow=scheduling.shadow),
-        quality=_choice(spec, "quality", "spec.", ("Watch", "Act"), "Watch"),
+        quality=_choice(spec, "quality", "spec.", ("Act", "Watch"), "Act"),
     )
 
 

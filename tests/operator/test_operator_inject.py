@@ -230,7 +230,7 @@ def make_plan(**spec: Any) -> Plan:
         ({"policy": {"name": "adaptive"}}, True),
         ({"sidecar": {"image": "x:1"}}, True),
         ({"telemetry": {"otlpEndpoint": "http://c:4318"}}, True),
-        ({"quality": "Act"}, True),
+        ({"quality": "Watch"}, True),
         ({"policy": {"shadow": True}}, True),
     ],
 )
@@ -244,7 +244,7 @@ def test_running_pods_roll_for_what_they_cannot_be_told(change: dict[str, Any], 
     ("change", "tells"),
     [
         ({}, {}),
-        ({"quality": "Act"}, {"TRAIL_QUALITY": "act"}),
+        ({"quality": "Watch"}, {"TRAIL_QUALITY": "watch"}),
         (
             {"policy": {"name": "adaptive", "shadow": True}},
             {"TRAIL_DECISION_LOG": "/tmp/decisions.jsonl", "TRAIL_DECISION_LOG_MIB": "64"},

@@ -294,7 +294,7 @@ def test_a_config_map_has_a_key_for_every_file_of_an_artefact() -> None:
         ({"c": {"mode": "Fixed"}}, "mode Fixed needs it"),
         ({"c": {"value": 0.9, "max": 0.5}}, "between min 0 and max 0.5"),
         ({"everySteps": 0}, "spec.everySteps is 0"),
-        ({"quality": "act"}, "spec.quality is 'act'; choose one of Watch, Act"),
+        ({"quality": "act"}, "spec.quality is 'act'; choose one of Act, Watch"),
         ({"policy": {"shadow": "yes"}}, "spec.policy.shadow is 'yes'; give true or false"),
         ({"telemetry": {"decisionLogMiB": 129}}, "a whole number from 0 to 128"),
         ({"sidecar": {"sharedMemory": "lots"}}, "512Mi"),

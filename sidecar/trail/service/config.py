@@ -58,7 +58,7 @@ class SidecarConfig:
     ring_slots: int = 64
     ring_rows_per_frame: int = 64
     threads: int = 1
-    quality: str = "watch"
+    quality: str = "act"
     metrics_host: str = "127.0.0.1"
     metrics_port: int = DEFAULT_METRICS_PORT
     rank_address: str = ""
