@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from trail.lab.report.figures import svg
 from trail.lab.report.palette import INK, ArmStyle
-from trail.lab.simulate.study.judge import OURS, knob_points
+from trail.lab.simulate.study.judge import OURS, RESERVED, knob_points
 from trail.lab.simulate.study.settings import KNOB
 
 Styles = Mapping[str, ArmStyle]
@@ -39,7 +39,9 @@ def frontiers(rows: Rows, styles: Styles, name: str) -> str | None:
         for ax in axes[:, 0]:
             ax.set_ylabel("mean latency")
         points = [n for n in shown[0]["arms"] if n in styles and n not in KNOB]
-        handles = [Line2D([], [], color=styles[n].marker, marker="o", linestyle="", label=n) for n in points]
+        handles = [
+            Line2D([], [], color=styles[n].marker, marker=_marker(n), linestyle="", label=n) for n in points
+        ]
         figure.legend(
             handles=handles, loc="outside upper left", ncols=6, columnspacing=1.2, handletextpad=0.2
         )
@@ -59,13 +61,26 @@ def _frontier(ax: Axes, row: Mapping[str, Any], styles: Styles) -> None:
             continue
         bold = arm == OURS
         ax.plot(
-            [entry["p99_ratio"]], [entry["mean_ratio"]], "o", color=styles[arm].marker,
+            [entry["p99_ratio"]], [entry["mean_ratio"]], _marker(arm), color=styles[arm].marker,
             markersize=8 if bold else 5.5, zorder=5 if bold else 4,
         )  # fmt: skip
     ax.set_xscale("log")
+    _widen(ax)
     _log_ticks(ax.xaxis)
     ax.set_xlabel("p99 latency")
     ax.set_title(f"{row['lengths']}, {_load(row)}, {row['device']}", fontsize=9.5)
+
+
+def _marker(arm: str) -> str:
+    """Stock's colour is that of stock with the watermark, too."""
+    return "s" if arm == RESERVED else "o"
+
+
+def _widen(ax: Axes) -> None:
+    """Differences of less than a few percent are shown as none, and 1 is always in sight."""
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    ax.set_xlim(min(left, 0.9), max(right, 1.3))
+    ax.set_ylim(min(low, 0.9), max(high, 1.1))
 
 
 def over_load(rows: Rows, styles: Styles, name: str) -> str | None:
