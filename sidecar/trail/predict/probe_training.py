@@ -133,7 +133,10 @@ def train_probe(
     if recipe.position:
         arrays[0] = np.concatenate([arrays[0], start.weights[POSITION_WEIGHT]], axis=1)
     weights = [torch.from_numpy(array.copy()).to(device).requires_grad_() for array in arrays]
-    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # Fused: of a step on 32 rows the plain one takes a third, in a dozen small operations a weight.
+    optimizer = torch.optim.AdamW(
+        weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
 
     def loss_of(rows: npt.NDArray[np.int64]) -> torch.Tensor:
         batch = torch.from_numpy(inputs.standardised(rows)).to(device)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.lab.fitting import Fitted
+from trail.predict.artefact import Artefact
 from trail.predict.bins import Bins
 from trail.predict.evaluation import Sequences, follow
 from trail.predict.metrics import Forecast, JudgedRows
@@ -44,6 +45,10 @@ class Predictor:
     def of(cls, fitted: Fitted) -> Predictor:
         prompt = fitted.prompt.predictor if fitted.prompt else None
         return cls(fitted.probe, fitted.decoding, prompt, fitted.bins)
+
+    @classmethod
+    def of_artefact(cls, read: Artefact) -> Predictor:
+        return cls(read.probe, read.manifest.decoding, read.prompt, read.manifest.bins)
 
     @property
     def layer(self) -> int:

@@ -23,7 +23,7 @@ from trail.lab.train.job import recorded_corpus
 from trail.lab.train.lengths import Lengths, read_lengths
 from trail.predict import artefact
 from trail.predict.manifest import ArtefactError, Manifest
-from trail.predict.recipes import DEFAULT, TRAIL_PAPER
+from trail.predict.recipes import DEFAULT, TRAIL_PAPER, Recipe
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EvaluationJob:
             raise ArtefactError(
                 f"{self.predictor} was not trained on {self.training}; give the recording it was trained on"
             )
-        default = Predictor(judged.probe, manifest.decoding, judged.prompt, manifest.bins)
+        default = Predictor.of_artefact(judged)
         paper = None if judged.probe is None else fit_paper(corpus, self.seed, stages, manifest.layer)
         pair = Pair(self.seed, default, paper, _split(corpus, manifest))
         excluded = set() if corpus.sha256 == test.corpus.sha256 else set(corpus.prompts)
@@ -135,11 +135,15 @@ def _split(corpus: Corpus, manifest: Manifest) -> Split:
     return Split.of(corpus.prompts, recipe, int(made["probe"]["seed"]))
 
 
-def fit_paper(corpus: Corpus, seed: int, stages: Stages, layer: int | None = None) -> Predictor:
+def paper_recipe(seed: int) -> Recipe:
+    """The paper's, whose prompt predictor is not compared."""
+    return dataclasses.replace(TRAIL_PAPER, prompt=None).seeded(seed)
+
+
+def fit_paper(corpus: Corpus, seed: int, stages: Stages, layer: int | None) -> Predictor:
     """The paper's recipe on `corpus`; at `layer`, or at the one that its own trial finds."""
-    recipe = dataclasses.replace(TRAIL_PAPER, prompt=None).seeded(seed)
     layers = corpus.layers if layer is None else (layer,)
-    return Predictor.of(fit(dataclasses.replace(corpus, layers=layers), recipe, seed, stages))
+    return Predictor.of(fit(dataclasses.replace(corpus, layers=layers), paper_recipe(seed), seed, stages))
 
 
 def draw_floor(

@@ -24,18 +24,19 @@ from trail.lab.demo import demo_model_dir
 from trail.lab.evaluate.arms import ARMS, Predictor
 from trail.lab.evaluate.draw import draw
 from trail.lab.evaluate.evaluation import Pair, evaluate, held_out_set
-from trail.lab.evaluate.job import draw_floor, fit_paper, stop_tokens
+from trail.lab.evaluate.job import draw_floor, paper_recipe, stop_tokens
 from trail.lab.evaluate.predictions import PREDICTIONS_FILE, write_predictions
 from trail.lab.evaluate.report import render
 from trail.lab.evaluate.speed import measure_speed
 from trail.lab.evaluate.table import print_arms
+from trail.lab.evaluate.trained import Trained
 from trail.lab.fitting import Corpus, Split, fit
 from trail.lab.launch import run_to_end
 from trail.lab.recording import Recording
 from trail.lab.report.page import write_results
 from trail.lab.stages import Stages, shown
 from trail.lab.train.job import recorded_corpus
-from trail.predict.recipes import DEFAULT
+from trail.predict.recipes import DEFAULT, Recipe
 from trail.predict.split import held_out_prompts
 
 STORIES = "stories260K"
@@ -113,20 +114,26 @@ def record(subject: Subject, out: Path, console: Console) -> tuple[Recording, Re
     return found[0], found[1]
 
 
-def pairs(corpus: Corpus, seeds: Sequence[int], stages: Stages) -> tuple[list[Pair], dict[int, float]]:
+def pairs(
+    corpus: Corpus, seeds: Sequence[int], trained: Trained, stages: Stages
+) -> tuple[list[Pair], dict[int, float]]:
     """Both recipes with every seed, and the layers tried: the first seed's choice of layer stands for all."""
     made: list[Pair] = []
-    layers: dict[int, float] = {}
-    paper_layer: int | None = None
+    tried: dict[int, float] = {}
+
+    def one(recipe: Recipe, seed: int, layers: tuple[int, ...]) -> tuple[Predictor, dict[int, float]]:
+        of = dataclasses.replace(corpus, layers=layers)
+        return trained.predictor(of, recipe, seed, lambda: fit(of, recipe, seed, stages))
+
     for seed in seeds:
+        first = made[0] if made else None
         recipe = DEFAULT.seeded(seed)
-        of = corpus if not made else dataclasses.replace(corpus, layers=(made[0].default.layer,))
-        fitted = fit(of, recipe, seed, stages)
-        layers = layers or fitted.layers
-        paper = fit_paper(corpus, seed, stages, paper_layer)
-        paper_layer = paper.layer
-        made.append(Pair(seed, Predictor.of(fitted), paper, Split.of(corpus.prompts, recipe, seed)))
-    return made, layers
+        default, layers = one(recipe, seed, corpus.layers if first is None else (first.default.layer,))
+        tried = tried or layers
+        known = None if first is None else first.paper
+        paper, _ = one(paper_recipe(seed), seed, corpus.layers if known is None else (known.layer,))
+        made.append(Pair(seed, default, paper, Split.of(corpus.prompts, recipe, seed)))
+    return made, tried
 
 
 def compare(subject: Subject, args: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -148,7 +155,7 @@ def compare(subject: Subject, args: argparse.Namespace, console: Console) -> dic
                 out=out,
                 stages=stages,
             )
-        made, layers = pairs(corpus, range(args.seeds), stages)
+        made, layers = pairs(corpus, range(args.seeds), Trained(out / "trained", subject.model), stages)
         probe = made[0].default.probe
         wanted = [p.layer for pair in made for p in (pair.default, pair.paper) if p is not None]
         answers, _, left_out = held_out_set(test, wanted, set(corpus.prompts))
@@ -203,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(f"{name}: {error}")
             return 1
         except KeyboardInterrupt:
-            console.print("interrupted; recordings that are complete are kept")
+            console.print("interrupted; what is complete is kept and not made again")
             return 130
         write_results(document, args.out / f"{name}.json", args.out / f"{name}.html", render)
         print_arms(console, document)
