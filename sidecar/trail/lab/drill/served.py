@@ -40,6 +40,11 @@ class Served:
         self.base_url = f"http://127.0.0.1:{port}"
 
     @property
+    def pid(self) -> int:
+        """Process id of `trail serve`, whose children are the server and the sidecar."""
+        return self._child.pid
+
+    @property
     def directory(self) -> Path:
         """The shared directory. Raises ServedError where the log does not name it."""
         found = _DIRECTORY.search(self._log.read_text(encoding="utf-8", errors="replace"))

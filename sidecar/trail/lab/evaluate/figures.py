@@ -199,7 +199,7 @@ def speed(
         for ax in axes:
             ax.set_xscale("log")
             ax.set_yscale("log")
-            ticks = _thinned(batches, 7)
+            ticks = _thinned(batches, 5)
             ax.set_xticks(ticks, [f"{batch:,}" for batch in ticks])
             ax.set_xticks([], minor=True)
             ax.yaxis.set_major_formatter("{x:g}")

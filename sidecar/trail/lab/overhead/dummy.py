@@ -17,7 +17,7 @@ LAYERS = 12
 VOCABULARY = 4096
 
 
-def write_model(directory: Path) -> Path:
+def write_model(directory: Path, vocabulary: int = VOCABULARY) -> Path:
     """`config.json` of a Llama of about 45 M parameters; `load_format=dummy` fills it."""
     directory.mkdir(parents=True, exist_ok=True)
     config = {
@@ -29,7 +29,7 @@ def write_model(directory: Path) -> Path:
         "num_attention_heads": 8,
         "num_key_value_heads": 8,
         "head_dim": 64,
-        "vocab_size": VOCABULARY,
+        "vocab_size": vocabulary,
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
@@ -43,13 +43,13 @@ def write_model(directory: Path) -> Path:
     return directory
 
 
-def write_predictor(directory: Path, model: Path) -> Path:
+def write_predictor(directory: Path, model: Path, vocabulary: int = VOCABULARY) -> Path:
     """A predictor of random weights: what it says is meaningless, what it costs is not."""
     bins = equal_bins()
     description = describe_model(model)
     layer = description.num_layers // 2
     probe = Probe.untrained(description.hidden_size, bins, layer)
-    prompt = PromptPredictor.untrained(VOCABULARY, bins)
+    prompt = PromptPredictor.untrained(vocabulary, bins)
     manifest = Manifest.for_model(
         description,
         model_id="dummy",
