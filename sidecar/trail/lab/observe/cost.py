@@ -3,8 +3,8 @@
 Two servers with a model of random weights under the same policy: one without tracing, one with vLLM's and
 TRAIL's own, whose spans and events an OTLP receiver in this process takes. In every round each arm gets the
 same saturated work, in an order that rotates; which requests are traced is said by the client's
-`traceparent`. The other server stands idle, which takes a few hundredths of a CPU (`idle_cpu_share`), so that arms
-alternate within seconds and the machine's drift cancels.
+`traceparent`. The other server stands idle, which takes hundredths of a CPU (`idle_cpu_share`), and arms
+alternate within seconds, so that the machine's drift cancels.
 """
 
 import argparse
@@ -184,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 when both targets are reached, 1 when one is not, 2 when it could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m trail.lab.observe.cost", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/observe"), help="directory (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=12, help="of every arm, at least 2 (%(default)s)")
-    parser.add_argument("--requests", type=int, default=64, help="of an arm in a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=30, help="of every arm, at least 2 (%(default)s)")
+    parser.add_argument("--requests", type=int, default=32, help="of an arm in a round (%(default)s)")
     args = parser.parse_args(argv)
     if args.rounds < 2 or args.requests < _SLOTS:
         parser.error(f"--rounds must be at least 2, --requests at least {_SLOTS}")
