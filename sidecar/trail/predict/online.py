@@ -148,7 +148,10 @@ def fit_correction(
             found[at] = float(weights @ ll) - prior_cost(at)
         return found[at]
 
-    best, step, limit = (0.0, 0.0), _FIRST_STEP, math.log(BOUND)
+    limit = math.log(BOUND)
+    axis = (0.0, -limit / 2, limit / 2)
+    # The best of a coarse grid, because few rows can have several peaks.
+    best, step = max(((a, b) for a in axis for b in axis), key=likely), _FIRST_STEP
     while step > _LAST_STEP:
         around = [
             (_held(best[0] + a, limit), _held(best[1] + b, limit))
