@@ -83,13 +83,10 @@ def test_the_law_has_all_its_mass(drawn: tuple, stretch: float) -> None:
     assert values[-1] == pytest.approx(1.0, abs=1e-6)
 
 
-@given(beliefs(least=3), st.floats(0.0, 4.0))
+@given(beliefs(least=3), st.floats(0.0, 100.0))
 @settings(deadline=None, max_examples=25)
 def test_the_fit_is_as_good_as_a_fine_grid(drawn: tuple, weight: float) -> None:
-    """The likelihood has kinks at bin edges, so a search may end in a lesser peak: by little a row.
-
-    `Quality` gives no row a weight above 4: a request's rows sum to 1, times a stride of at most 4.
-    """
+    """The likelihood has kinks at bin edges, so a search may end in a lesser peak: by little here."""
     p, remaining, ended = drawn
     weights = np.full(len(p), weight)
     found = fit_correction(p, BINS, remaining, ended, weights)
@@ -99,7 +96,7 @@ def test_the_fit_is_as_good_as_a_fine_grid(drawn: tuple, weight: float) -> None:
     own = slow_objective(rows, BINS, math.log(found.stretch), math.log(found.sharpness))
     nothing = slow_objective(rows, BINS, 0.0, 0.0)
     assert own >= nothing - 1e-9
-    assert best - own <= 0.15 * (best - nothing) + 0.5 * max(weight, 1.0)
+    assert best - own <= 0.15 * (best - nothing) + 0.5
 
 
 @given(beliefs(), st.floats(0.0, 1e6))

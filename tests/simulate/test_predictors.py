@@ -174,10 +174,7 @@ def test_rows_are_those_of_rank_requests(
         gittins=[index],
     )
     now = decide.rank_now(expected.rank, expected.slope, np.array([row_age]), np.array([age]))
-    # The board's numbers are float32: a small size is the difference of two large ones.
-    assert rows.size(np.array([i]), np.array([age]), np.array([age])) == pytest.approx(
-        now, rel=1e-6, abs=1e-4
-    )
+    assert rows.size(np.array([i]), np.array([age]), np.array([age])) == pytest.approx(now, rel=1e-6)
     assert rows.cutoff[i] == expected.cutoff[0]
     left = max(float(remaining) - (age - row_age), 0.0)
     if policy.startswith(("trail-c", "adaptive")):

@@ -19,6 +19,7 @@ those that run, and correcting one of the two alone would favour the other.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,11 @@ PRIOR_SPREAD = 0.5
 _TINY = 1e-6
 """Probability that an outlier has at least: no single request may drag the fit."""
 _LEAST = 1e-9
-_FIRST_STEP, _LAST_STEP = 0.16, 0.01
+_GRID = 7
+"""Points of the grid on each side of no correction, of either number."""
+_GRID_ROWS = 100
+"""Rows that the grid is judged on; more have fewer peaks."""
+_LAST_STEP = 0.01
 """Of the search, in logarithms."""
 
 
@@ -139,19 +144,28 @@ def fit_correction(
     """
     if not len(p):
         return NO_CORRECTION
-    found: dict[tuple[float, float], float] = {}
 
-    def likely(at: tuple[float, float]) -> float:
-        if at not in found:
+    def objective(stride: int) -> Callable[[tuple[float, float]], float]:
+        rows = slice(None, None, stride)
+
+        @cache
+        def sharp(power: float) -> Floats:
+            return sharpened(p[rows], math.exp(power))
+
+        @cache
+        def likely(at: tuple[float, float]) -> float:
             pause()
-            ll = log_likelihood(sharpened(p, math.exp(at[1])), bins, remaining, ended, math.exp(at[0]))
-            found[at] = float(weights @ ll) - prior_cost(at)
-        return found[at]
+            ll = log_likelihood(sharp(at[1]), bins, remaining[rows], ended[rows], math.exp(at[0]))
+            return stride * float(weights[rows] @ ll) - prior_cost(at)
+
+        return likely
 
     limit = math.log(BOUND)
-    axis = (0.0, -limit / 2, limit / 2)
-    # The best of a coarse grid, because few rows can have several peaks.
-    best, step = max(((a, b) for a in axis for b in axis), key=likely), _FIRST_STEP
+    axis = [limit * i / _GRID for i in range(-_GRID, _GRID + 1)]
+    # Kinks at bin edges make many peaks of few rows, so the search begins at the best point of a grid.
+    start = max(((a, b) for b in axis for a in axis), key=objective(-(-len(p) // _GRID_ROWS)))
+    likely = objective(1)
+    best, step = max(start, (0.0, 0.0), key=likely), limit / _GRID / 2
     while step > _LAST_STEP:
         around = [
             (_held(best[0] + a, limit), _held(best[1] + b, limit))
@@ -187,4 +201,4 @@ def prior_cost(at: tuple[float, float]) -> float:
 
 
 def _held(value: float, limit: float) -> float:
-    return round(min(max(value, -limit), limit), 6)
+    return min(max(value, -limit), limit)

@@ -38,9 +38,10 @@ class Trained:
             kept = artefact.load(path)
         except ArtefactError:  # not there, or damaged
             fitted = train()
+            made = Predictor.of(fitted)
             manifest = fitted.manifest(describe_model(self.model), corpus, recipe, (self.model.name, ""))
-            artefact.save(path, manifest, fitted.probe, fitted.prompt.predictor if fitted.prompt else None)
-            return Predictor.of(fitted), fitted.layers
+            artefact.save(path, manifest, made.probe, made.prompt)
+            return made, fitted.layers
         layers = kept.manifest.metrics["layer_trial_mae_refined_tokens"]
         return Predictor.of_artefact(kept), {int(layer): mae for layer, mae in layers.items()}
 

@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from trail.lab.bench.results import write_json
-from trail.lab.bench.stats import mean_interval
 from trail.lab.demo import demo_model_dir
 from trail.lab.demo.tokenizer import token_ids
 from trail.lab.drill.served import Served, ServedError
 from trail.lab.observe.receiver import Receiver
 from trail.lab.overhead import dummy
+from trail.lab.overhead.measure import with_interval
 from trail.wire.names import ENV_OTLP_ENDPOINT
 
 SHARES = {"off": 0.0, "tenth": 0.1, "all": 1.0}
@@ -76,10 +76,11 @@ def summarise(rounds: Sequence[Mapping[str, Block]]) -> dict[str, Any]:
     for arm, asked in ASKED.items():
         throughput = [r[arm].tokens_per_s / r["off"].tokens_per_s for r in rounds]
         cpu = [r["off"].cpu_us_per_token / r[arm].cpu_us_per_token for r in rounds]
-        entry: dict[str, Any] = {"asked": asked}
-        for name, values in (("throughput", throughput), ("tokens_per_cpu", cpu)):
-            interval = mean_interval(values)
-            entry[name] = {"mean": interval.value, "low": interval.low, "high": interval.high}
+        entry: dict[str, Any] = {
+            "asked": asked,
+            "throughput": with_interval(throughput),
+            "tokens_per_cpu": with_interval(cpu),
+        }
         entry["reached"] = min(entry["throughput"]["mean"], entry["tokens_per_cpu"]["mean"]) >= asked
         out[arm] = entry
     return out
