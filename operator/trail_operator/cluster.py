@@ -10,9 +10,10 @@ from typing import Any
 
 from trail_operator import names
 from trail_operator.blocked import Blocked, blocked
+from trail_operator.fields import PolicyError
 from trail_operator.inject import read_status
 from trail_operator.pods import annotations, labels, owner
-from trail_operator.policy import PolicyError, parse_policy, parse_selector
+from trail_operator.policy import parse_policy, parse_selector
 from trail_operator.resolve import Entry
 from trail_operator.review import View, Withdrawals
 from trail_operator.settings import InjectionSettings

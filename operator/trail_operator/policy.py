@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trail.policy.spec import PolicySpec
-
-Object = Mapping[str, Any]
+from trail_operator import fields
+from trail_operator.fields import Object, PolicyError
 
 WITHOUT_PREDICTOR = frozenset({"fcfs", "oracle"})
 DEFAULT_METRICS_PORT = 9464
@@ -29,10 +29,6 @@ _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ABSOLUTE = re.compile(r"/[^\x00-\x1f]*")
 _RELATIVE = re.compile(r"([^/.\x00-\x1f][^/\x00-\x1f]*(/[^/.\x00-\x1f][^/\x00-\x1f]*)*)?")
-
-
-class PolicyError(ValueError):
-    """A TrailPolicy cannot be used; the message names the field, its value and what may stand there."""
 
 
 @dataclass(frozen=True)
@@ -155,48 +151,47 @@ class TrailPolicy:
 
 def parse_policy(obj: Object) -> TrailPolicy:
     """The policy that a TrailPolicy object states. Raises PolicyError."""
-    metadata = _mapping(obj, "metadata", "")
-    namespace, name = _text(metadata, "namespace", "metadata."), _text(metadata, "name", "metadata.")
-    spec = _mapping(obj, "spec", "")
+    metadata = fields.mapping(obj, "metadata", "")
+    spec = fields.mapping(obj, "spec", "")
     predictor, layer = _predictor(spec)
-    c = _mapping(spec, "c", "spec.")
-    scheduling = _scheduling(_mapping(spec, "policy", "spec."), c)
+    c = fields.mapping(spec, "c", "spec.")
+    scheduling = _scheduling(fields.mapping(spec, "policy", "spec."), c)
     if predictor is None and scheduling.name not in WITHOUT_PREDICTOR:
         raise PolicyError(
             f"spec.predictor is missing: policy {scheduling.name} needs one; only"
             f" {' and '.join(sorted(WITHOUT_PREDICTOR))} do without"
         )
     bounds = _bounds(c, scheduling)
-    engine = _mapping(spec, "engine", "spec.")
+    engine = fields.mapping(spec, "engine", "spec.")
     return TrailPolicy(
-        namespace=namespace,
-        name=name,
+        namespace=fields.text(metadata, "namespace", "metadata."),
+        name=fields.text(metadata, "name", "metadata."),
         selector=parse_selector(obj),
         predictor=predictor,
         layer=layer,
-        every_steps=_whole(spec, "everySteps", "spec.", (1, 10_000), 1),
+        every_steps=fields.whole(spec, "everySteps", "spec.", (1, 10_000), 1),
         scheduling=replace(scheduling, c=bounds.value),
         c=bounds,
-        sidecar=_sidecar(_mapping(spec, "sidecar", "spec.")),
-        engine_image=_text(engine, "image", "spec.engine.", "", most=1024),
-        telemetry=_telemetry(_mapping(spec, "telemetry", "spec."), shadow=scheduling.shadow),
-        quality=_choice(spec, "quality", "spec.", ("Act", "Watch"), "Act"),
+        sidecar=_sidecar(fields.mapping(spec, "sidecar", "spec.")),
+        engine_image=fields.text(engine, "image", "spec.engine.", "", most=1024),
+        telemetry=_telemetry(fields.mapping(spec, "telemetry", "spec."), shadow=scheduling.shadow),
+        quality=fields.choice(spec, "quality", "spec.", ("Act", "Watch"), "Act"),
     )
 
 
 def parse_selector(obj: Object) -> Selector | None:
     """The selector of a TrailPolicy object; it counts even where the rest is wrong. Raises PolicyError."""
-    workloads = _mapping(_mapping(obj, "spec", ""), "workloads", "spec.")
+    workloads = fields.mapping(fields.mapping(obj, "spec", ""), "workloads", "spec.")
     if workloads.get("selector") is None:
         return None
     where = "spec.workloads.selector."
-    selector = _mapping(workloads, "selector", "spec.workloads.")
-    labels = _mapping(selector, "matchLabels", where)
+    selector = fields.mapping(workloads, "selector", "spec.workloads.")
+    labels = fields.mapping(selector, "matchLabels", where)
     expressions = selector.get("matchExpressions") or []
     if not isinstance(expressions, list) or len(expressions) > 32:
         raise PolicyError(f"{where}matchExpressions must be a list of at most 32")
     return Selector(
-        tuple(sorted((key, _text(labels, key, f"{where}matchLabels.")) for key in labels)),
+        tuple(sorted((key, fields.text(labels, key, f"{where}matchLabels.")) for key in labels)),
         tuple(_expression(x, f"{where}matchExpressions[{i}].") for i, x in enumerate(expressions)),
     )
 
@@ -204,31 +199,33 @@ def parse_selector(obj: Object) -> Selector | None:
 def _expression(obj: Any, where: str) -> Expression:
     if not isinstance(obj, Mapping):
         raise PolicyError(f"{where[:-1]} is {obj!r}; it must be an object with key and operator")
-    operator = _choice(obj, "operator", where, ("In", "NotIn", "Exists", "DoesNotExist"))
+    operator = fields.choice(obj, "operator", where, ("In", "NotIn", "Exists", "DoesNotExist"))
     values = obj.get("values") or []
     if not isinstance(values, list) or len(values) > 64 or not all(isinstance(v, str) for v in values):
         raise PolicyError(f"{where}values must be a list of at most 64 strings")
     if bool(values) != (operator in ("In", "NotIn")):
         raise PolicyError(f"{where}values: In and NotIn need some, Exists and DoesNotExist take none")
-    return Expression(_text(obj, "key", where), operator, tuple(values))
+    return Expression(fields.text(obj, "key", where), operator, tuple(values))
 
 
 def _predictor(spec: Object) -> tuple[Predictor | None, int]:
     if spec.get("predictor") is None:
         return None, 0
     where = "spec.predictor."
-    obj = _mapping(spec, "predictor", "spec.")
+    obj = fields.mapping(spec, "predictor", "spec.")
     readers: dict[str, Callable[[Object, str], Predictor]] = {
         "image": lambda o, w: ImagePredictor(
-            _text(o, "reference", w, most=1024), _path(o, w, _ABSOLUTE, "/predictor", "an absolute path")
+            fields.text(o, "reference", w, most=1024),
+            fields.path(o, w, _ABSOLUTE, "/predictor", "an absolute path"),
         ),
         "persistentVolumeClaim": lambda o, w: ClaimPredictor(
-            _text(o, "claimName", w), _path(o, w, _RELATIVE, "", "a path inside the volume, without . and ..")
+            fields.text(o, "claimName", w),
+            fields.path(o, w, _RELATIVE, "", "a path inside the volume, without . and .."),
         ),
-        "configMap": lambda o, w: ConfigMapPredictor(_text(o, "name", w)),
+        "configMap": lambda o, w: ConfigMapPredictor(fields.text(o, "name", w)),
         "url": lambda o, w: UrlPredictor(
-            _matching(o, "location", w, _URL, "an http:// or https:// URL"),
-            _matching(o, "sha256", w, _SHA256, "64 hexadecimal digits, lower case"),
+            fields.matching(o, "location", w, _URL, "an http:// or https:// URL"),
+            fields.matching(o, "sha256", w, _SHA256, "64 hexadecimal digits, lower case"),
         ),
     }
     given = [kind for kind in readers if obj.get(kind) is not None]
@@ -238,25 +235,25 @@ def _predictor(spec: Object) -> tuple[Predictor | None, int]:
             f" {', '.join(readers)}"
         )
     kind = given[0]
-    layer = _whole(obj, "layer", where, (0, 65535))
-    return readers[kind](_mapping(obj, kind, where), f"{where}{kind}."), layer
+    layer = fields.whole(obj, "layer", where, (0, 65535))
+    return readers[kind](fields.mapping(obj, kind, where), f"{where}{kind}."), layer
 
 
 def _scheduling(policy: Object, c: Object) -> PolicySpec:
     where = "spec.policy."
-    given: dict[str, Any] = {"name": _text(policy, "name", where, "trail")}
+    given: dict[str, Any] = {"name": fields.text(policy, "name", where, "trail")}
     for key, parameter, low in (("kappa", "kappa", 0.0), ("preemptRatio", "preempt_ratio", 1.0),
                                 ("kvReserveTokens", "kv_reserve_tokens", -1.0)):  # fmt: skip
         if policy.get(key) is not None:
-            given[parameter] = _number(policy, key, where, (low, 1e6))
+            given[parameter] = fields.number(policy, key, where, (low, 1e6))
     if policy.get("maxPreemptions") is not None:
-        given["max_preemptions"] = _whole(policy, "maxPreemptions", where, (-1, 1_000_000))
+        given["max_preemptions"] = fields.whole(policy, "maxPreemptions", where, (-1, 1_000_000))
     if policy.get("size") is not None:
-        given["size"] = _text(policy, "size", where)
+        given["size"] = fields.text(policy, "size", where)
     if policy.get("shadow") is not None:
-        given["shadow"] = _flag(policy, "shadow", where)
+        given["shadow"] = fields.flag(policy, "shadow", where)
     if c.get("value") is not None:
-        given["c"] = _number(c, "value", "spec.c.", (0.0, 1.0))
+        given["c"] = fields.number(c, "value", "spec.c.", (0.0, 1.0))
     try:
         return PolicySpec(**given)
     except ValueError as error:
@@ -264,9 +261,9 @@ def _scheduling(policy: Object, c: Object) -> PolicySpec:
 
 
 def _bounds(c: Object, scheduling: PolicySpec) -> Bounds:
-    mode = _choice(c, "mode", "spec.c.", ("Auto", "Fixed"), "Auto")
-    low = _number(c, "min", "spec.c.", (0.0, 1.0))
-    high = _number(c, "max", "spec.c.", (0.0, 1.0), 1.0)
+    mode = fields.choice(c, "mode", "spec.c.", ("Auto", "Fixed"), "Auto")
+    low = fields.number(c, "min", "spec.c.", (0.0, 1.0))
+    high = fields.number(c, "max", "spec.c.", (0.0, 1.0), 1.0)
     if low > high:
         raise PolicyError(f"spec.c.min is {low:g} and spec.c.max {high:g}; min must not exceed max")
     if c.get("value") is None:
@@ -287,23 +284,23 @@ def _sidecar(obj: Object) -> SidecarSettings:
         raise PolicyError(f"{where}sharedMemory is {shared!r}; give a size such as 512Mi")
     resources: Mapping[str, Mapping[str, str]] = DEFAULT_RESOURCES
     if obj.get("resources") is not None:
-        given = _mapping(obj, "resources", where)
+        given = fields.mapping(obj, "resources", where)
         resources = {
             part: _quantities(given, part, f"{where}resources.")
             for part in ("requests", "limits")
             if given.get(part) is not None
         }
     return SidecarSettings(
-        image=_text(obj, "image", where, "", most=1024),
-        threads=_whole(obj, "threads", where, (1, 64), 1),
-        metrics_port=_whole(obj, "metricsPort", where, (1024, 65535), DEFAULT_METRICS_PORT),
+        image=fields.text(obj, "image", where, "", most=1024),
+        threads=fields.whole(obj, "threads", where, (1, 64), 1),
+        metrics_port=fields.whole(obj, "metricsPort", where, (1024, 65535), DEFAULT_METRICS_PORT),
         shared_memory="" if shared is None else str(shared),
         resources=resources,
     )
 
 
 def _quantities(obj: Object, key: str, where: str) -> dict[str, str]:
-    given = _mapping(obj, key, where)
+    given = fields.mapping(obj, key, where)
     for name, value in given.items():
         if not _is_quantity(value, _QUANTITY):
             raise PolicyError(f"{where}{key}.{name} is {value!r}; give a quantity such as 500m or 2Gi")
@@ -320,84 +317,9 @@ def _telemetry(obj: Object, *, shadow: bool) -> TelemetrySettings:
     where = "spec.telemetry."
     endpoint = ""
     if obj.get("otlpEndpoint") is not None:
-        endpoint = _matching(obj, "otlpEndpoint", where, _URL, "an http:// or https:// URL")
+        endpoint = fields.matching(obj, "otlpEndpoint", where, _URL, "an http:// or https:// URL")
     return TelemetrySettings(
         endpoint,
-        _number(obj, "sampleRatio", where, (0.0, 1.0), 0.01),
-        _whole(obj, "decisionLogMiB", where, (0, 128), SHADOW_LOG_MIB if shadow else 0),
+        fields.number(obj, "sampleRatio", where, (0.0, 1.0), 0.01),
+        fields.whole(obj, "decisionLogMiB", where, (0, 128), SHADOW_LOG_MIB if shadow else 0),
     )
-
-
-def _mapping(obj: Object, key: str, where: str) -> Object:
-    value = obj.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
-        raise PolicyError(f"{where}{key} is {_shown(value)}; it must be an object")
-    return value
-
-
-def _text(obj: Object, key: str, where: str, default: str | None = None, most: int = 253) -> str:
-    value = obj.get(key)
-    if value is None and default is not None:
-        return default
-    # An empty string says no more than an absent one, except for a label's value.
-    if not isinstance(value, str) or not (value or where.endswith("matchLabels.")) or len(value) > most:
-        raise PolicyError(f"{where}{key} is {_shown(value)}; give a text of 1 to {most} characters")
-    return value
-
-
-def _matching(obj: Object, key: str, where: str, pattern: re.Pattern[str], what: str) -> str:
-    value = _text(obj, key, where, most=2048)
-    if not pattern.fullmatch(value):
-        raise PolicyError(f"{where}{key} is {_shown(value)}; give {what}")
-    return value
-
-
-def _path(obj: Object, where: str, pattern: re.Pattern[str], default: str, what: str) -> str:
-    value = obj.get("path")
-    if value is None:
-        return default
-    if not isinstance(value, str) or not pattern.fullmatch(value) or len(value) > 1024:
-        raise PolicyError(f"{where}path is {_shown(value)}; give {what}")
-    return value
-
-
-def _choice(obj: Object, key: str, where: str, choices: tuple[str, ...], default: str | None = None) -> str:
-    value = obj.get(key)
-    if value is None and default is not None:
-        return default
-    if value not in choices:
-        raise PolicyError(f"{where}{key} is {_shown(value)}; choose one of {', '.join(choices)}")
-    return str(value)
-
-
-def _number(obj: Object, key: str, where: str, bounds: tuple[float, float], default: float = 0.0) -> float:
-    low, high = bounds
-    value = obj.get(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise PolicyError(f"{where}{key} is {_shown(value)}; give a number from {low:g} to {high:g}")
-    return float(value)
-
-
-def _whole(obj: Object, key: str, where: str, bounds: tuple[int, int], default: int | None = None) -> int:
-    low, high = bounds
-    value = obj.get(key)
-    if value is None and default is not None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise PolicyError(f"{where}{key} is {_shown(value)}; give a whole number from {low} to {high}")
-    return value
-
-
-def _flag(obj: Object, key: str, where: str) -> bool:
-    value = obj.get(key)
-    if not isinstance(value, bool):
-        raise PolicyError(f"{where}{key} is {_shown(value)}; give true or false")
-    return value
-
-
-def _shown(value: Any) -> str:
-    return "missing" if value is None else repr(value)[:80]

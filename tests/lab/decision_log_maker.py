@@ -14,7 +14,9 @@ from trail.lab.simulate.workload import Workload
 from trail.policy.spec import parse_policy
 
 STEPS = StepModel("made", 8e-3, 1e-4, 1e-5, 1e-8)
-CONFIG = EngineConfig(slots=8, token_budget=8192, kv_blocks=4000, block_tokens=16, prediction_lag=2)
+CONFIG = EngineConfig(
+    slots=8, token_budget=8192, kv_blocks=4000, block_tokens=16, prediction_lag=2, initial_lag=2
+)
 EVERY = 8
 
 
@@ -30,9 +32,9 @@ class Made:
         self.predictions = Lognormal(0.4, 0.3).predict(self.work, EVERY, rng)
         self.served = self.under("fcfs")
 
-    def under(self, policy: str) -> Any:
+    def under(self, policy: str, slowness: float = 1.0) -> Any:
         """What becomes of the requests under `policy`."""
-        return simulate(CONFIG, STEPS, self.work, parse_policy(policy), self.predictions)
+        return simulate(CONFIG, STEPS.slower(slowness), self.work, parse_policy(policy), self.predictions)
 
     def records(self, policy: str = "trail-c0.2-shadow") -> list[dict[str, Any]]:
         """The log's lines, in order of the requests' ends."""

@@ -27,7 +27,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineLog, dict[
         for name, served in (("trail-c0.2-shadow", made.served), ("trail-c0.2", made.under("trail-c0.2"))):
             runs[name].append(
                 {"repeat": repeat, "latency_s": summary(served.latency_s), "ttft_s": summary(served.ttft_s),
-                 "outputs": None}
+                 "outputs": None, "duration_s": served.span_s, "engine": {"steps": served.count.steps}}
             )  # fmt: skip
     path = write(tmp_path_factory.mktemp("check") / "log", records)
     arms = {name: {"runs": those} for name, those in runs.items()}
@@ -40,6 +40,26 @@ def test_a_right_estimate_is_within(measured: tuple[EngineLog, dict[str, Any]]) 
     assert document["within"]
     assert [r["requests"] for r in document["repeats"]] == [400, 400]
     assert document["estimate_over_measured"]["mean_latency_s"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_machine_that_got_faster_is_told_from_an_estimate_that_is_wrong(
+    measured: tuple[EngineLog, dict[str, Any]],
+) -> None:
+    engine, results = measured
+    faster = [
+        {**run, "latency_s": summary(served.latency_s), "ttft_s": summary(served.ttft_s),
+         "duration_s": served.span_s, "engine": {"steps": served.count.steps}}
+        for run in results["arms"]["trail-c0.2"]["runs"]
+        for served in [Made(seed=run["repeat"]).under("trail-c0.2", slowness=0.7)]
+    ]  # fmt: skip
+    arms = {**results["arms"], "trail-c0.2": {"runs": faster}}
+    document = judge({**results, "arms": arms}, engine, parse_policy("trail-c0.2"))
+    assert document["step_time"] < 0.9
+    assert not document["within"]
+    raw, at_speed = (
+        document[f"{name}_over_measured"]["mean_latency_s"] for name in ("estimate", "estimate_at_speed")
+    )
+    assert abs(at_speed - 1) < 0.1 < abs(raw - 1)
 
 
 def test_a_gain_that_was_not_measured_is_not_within(measured: tuple[EngineLog, dict[str, Any]]) -> None:

@@ -13,8 +13,8 @@ from trail.lab.control.order import ControlledOrder, LocalControl
 from trail.lab.control.regret import CONTROLLED, EVERY_TOKENS, PARTS, rows, run_seed, turns
 from trail.lab.control.settings import AZURE, OBJECTIVES, Setting, grid
 from trail.lab.simulate.engine import Engine
-from trail.lab.simulate.order import RankedOrder
 from trail.lab.simulate.predictors import Lognormal, Predictions
+from trail.lab.simulate.ranked import RankedOrder
 from trail.lab.simulate.steptime import StepTicks
 from trail.lab.simulate.workload import Workload
 from trail.policy.controller import LEVELS, Objective, Pressure

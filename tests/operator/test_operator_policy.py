@@ -16,7 +16,8 @@ from operator_kit import GOLDEN, crd_version, load_documents, make_policy
 from trail.policy.spec import POLICY_NAMES, SIZES, PolicySpec
 from trail.predict.manifest import MANIFEST_FILE, PROBE_FILE, PROMPT_FILES
 from trail_operator import containers, policy
-from trail_operator.policy import PolicyError, parse_policy
+from trail_operator.fields import PolicyError
+from trail_operator.policy import parse_policy
 
 SCHEMA: dict[str, Any] = crd_version()["schema"]["openAPIV3Schema"]
 

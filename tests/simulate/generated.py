@@ -67,6 +67,7 @@ def engines(draw: st.DrawFn, work: Workload) -> EngineConfig:
         whole_prompt_must_fit=draw(st.booleans()),
         async_scheduling=draw(st.booleans()),
         prediction_lag=draw(st.sampled_from([0, 1, 3])),
+        initial_lag=draw(st.sampled_from([0, 0, 1, 4])),
     )
 
 

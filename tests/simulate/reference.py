@@ -5,6 +5,7 @@ Written from vLLM's scheduler (vllm/v1/core/sched/scheduler.py), its block pool 
 and TRAIL's own side of it (trail/engine/ordering.py), not from the simulator. Times are whole numbers.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -41,6 +42,8 @@ class Request:
     recomputed: int = 0
     token_times: list[int] = field(default_factory=list)
     started: int = -1
+    came: int = 0
+    """Steps before it was seen."""
 
     @property
     def known(self) -> int:
@@ -129,6 +132,9 @@ class ReferenceEngine:
     def row(self, request: Request, shown_age: int) -> tuple[float, float, int, int]:
         """Rank, slope, cut-off and age of the newest row made from a token before `shown_age`."""
         p, i = self.predictions, request.number
+        if len(self.steps) < request.came + self.config.initial_lag:
+            mean = float(np.cumsum(p.initial)[i - 1] / i) if i and self.spec.name != "mlfq" else 0.0
+            return mean, 1.0, math.floor(self.spec.c * mean), 0
         age, remaining, index = 0, p.initial[i], p.gittins_initial[i]
         for k in range((request.output - 1) // p.every + 1):
             if k * p.every < shown_age and self.spec.name in ("trail", "adaptive", "mlfq"):
@@ -345,6 +351,7 @@ class ReferenceEngine:
                 self.seen_until = self.now
             before = self.arrived
             while left and left[0].arrival <= self.seen_until:
+                left[0].came = len(self.steps)
                 self.waiting.append(left.pop(0))
                 self.arrived += 1
             self.came = self.arrived - before

@@ -5,7 +5,7 @@ import pytest
 
 from trail.lab.simulate.config import EngineConfig
 from trail.lab.simulate.engine import Engine
-from trail.lab.simulate.order import make_order
+from trail.lab.simulate.run import make_order
 from trail.lab.simulate.steptime import StepModel, StepTicks
 from trail.lab.simulate.workload import Workload
 from trail.policy.spec import PolicySpec
@@ -98,7 +98,14 @@ def test_a_request_beyond_the_cache_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("slots", 0), ("token_budget", 0), ("block_tokens", 0), ("kv_blocks", 0), ("prediction_lag", -1)],
+    [
+        ("slots", 0),
+        ("token_budget", 0),
+        ("block_tokens", 0),
+        ("kv_blocks", 0),
+        ("prediction_lag", -1),
+        ("initial_lag", -1),
+    ],
 )
 def test_limits_that_no_engine_has_are_refused(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=field):

@@ -10,8 +10,8 @@ from reference import ReferenceEngine
 
 from trail.lab.simulate.config import EngineConfig
 from trail.lab.simulate.engine import Engine
-from trail.lab.simulate.order import make_order
 from trail.lab.simulate.predictors import Predictions
+from trail.lab.simulate.run import make_order
 from trail.lab.simulate.steptime import StepTicks
 from trail.lab.simulate.workload import Workload
 from trail.policy.spec import parse_policy

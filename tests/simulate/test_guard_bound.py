@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trail.lab.simulate.engine import Engine
-from trail.lab.simulate.order import RankedOrder
+from trail.lab.simulate.ranked import RankedOrder
 from trail.policy.guard import overtake_bound
 from trail.policy.order import Terms
 from trail.policy.spec import parse_policy

@@ -101,10 +101,13 @@ def test_the_waiting_queue_has_the_serving_order(
     arrival = np.arange(len(ranks))
     expected = decide.serving_order(np.array([a for a, _ in ranks]), arrival)
     assert queue.requests == expected.tolist()
-    queue.rank_again(np.array([ranks[r][1] for r in queue.requests]))
+    new_size = {r: float(r + 100) for r in queue.requests}
+    queue.rank_again(
+        np.array([new_size[r] for r in queue.requests]), np.array([ranks[r][1] for r in queue.requests])
+    )
     expected = decide.serving_order(np.array([b for _, b in ranks]), arrival)
     assert queue.requests == expected.tolist()
-    assert queue.size == [float(r) for r in queue.requests]
+    assert queue.size == [new_size[r] for r in queue.requests]
     assert queue.effective == [ranks[r][1] for r in queue.requests]
 
 

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trail.lab.simulate.engine import Engine
-from trail.lab.simulate.order import RankedOrder, make_order
+from trail.lab.simulate.ranked import RankedOrder
+from trail.lab.simulate.run import make_order
 from trail.policy import decide
 from trail.policy.spec import parse_policy
 

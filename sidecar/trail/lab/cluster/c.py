@@ -19,8 +19,9 @@ from trail.lab.cluster.session import (
 )
 from trail.lab.cluster.status import table
 from trail_operator import names
+from trail_operator.fields import PolicyError
 from trail_operator.kube import path
-from trail_operator.policy import PolicyError, TrailPolicy, parse_policy
+from trail_operator.policy import TrailPolicy, parse_policy
 from trail_operator.reasons import Skip
 
 COLUMNS = ("WORKLOAD", "C", "SINCE", "KV", "WHY")

@@ -2,19 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 
 import trail.lab.bench.arrivals
 import trail.lab.simulate
 import trail.policy
 import trail.policy.controller
+import trail.service.pace
 import trail.service.step_cost
 from trail.lab.bench.results import write_json
+from trail.lab.code_digest import code_digest
 from trail.lab.control.regret import CONSTANT, Outcome
 from trail.lab.control.settings import AZURE, Setting, azure_file
+from trail.predict.storage import sha256_file
 
 _HERE = Path(__file__).parent
 _CONTROLLER = Path(trail.policy.controller.__file__)
@@ -43,26 +44,19 @@ class Kept:
         write_json(self._file(setting, requests, seed, part), content)
 
     def _file(self, setting: Setting, requests: int, seed: int, part: str) -> Path:
-        trace = _digest([azure_file()]) if setting.shape == AZURE else ""
+        trace = sha256_file(azure_file()) if setting.shape == AZURE else ""
         text = f"{setting!r} {requests} {seed} {part} {trace} {_code(part)}"
         return self._directory / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
-@lru_cache(maxsize=2)
 def _code(part: str) -> str:
     """Of all that a part runs; a constant c does not ask the controller."""
     packages = (*trail.lab.simulate.__path__, *trail.policy.__path__)
     files = {file for package in packages for file in Path(package).glob("*.py")}
-    files |= {_HERE / "settings.py", _HERE / "regret.py", Path(trail.lab.bench.arrivals.__file__)}
+    files |= {_HERE / "settings.py", _HERE / "regret.py"}
+    files |= {Path(trail.lab.bench.arrivals.__file__), Path(trail.service.pace.__file__)}
     if part == CONSTANT:
         files.discard(_CONTROLLER)
     else:
         files |= {_HERE / "order.py", Path(trail.service.step_cost.__file__)}
-    return _digest(sorted(files))
-
-
-def _digest(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return code_digest(*sorted(files))

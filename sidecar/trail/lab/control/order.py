@@ -4,11 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
-from trail.lab.simulate.engine import Engine, Quiet
-from trail.lab.simulate.order import RankedOrder
+from trail.lab.simulate.engine import Engine
+from trail.lab.simulate.order import Quiet
 from trail.lab.simulate.predictors import Predictions
+from trail.lab.simulate.ranked import RankedOrder
 from trail.lab.simulate.steptime import TICKS_PER_S
 from trail.policy.controller import Objective, Pressure, decide, initial_state
 from trail.policy.ranks import cutoff_age
@@ -143,8 +142,7 @@ class ControlledOrder(RankedOrder):
         self._terms = replace(self._terms, c=c)
         self._spec = replace(self._spec, c=c)
         if len(self._waiting):
-            requests = np.array(self._waiting.requests, np.int64)
-            self._waiting.rank_again(self._rank_waiting(requests)[1])
+            self._rank_again()
 
 
 class LocalControl:

@@ -10,9 +10,10 @@ import numpy as np
 from trail.lab.bench.stats import ratio_interval
 from trail.lab.control.order import ControlledOrder, LocalControl
 from trail.lab.control.settings import OBJECTIVES, Setting
-from trail.lab.simulate.engine import Engine, Order
-from trail.lab.simulate.order import RankedOrder
+from trail.lab.simulate.engine import Engine
+from trail.lab.simulate.order import Order
 from trail.lab.simulate.predictors import Lognormal, Predictions
+from trail.lab.simulate.ranked import RankedOrder
 from trail.lab.simulate.steptime import TICKS_PER_S, StepTicks
 from trail.lab.simulate.workload import Workload
 from trail.policy.controller import LEVELS, Objective

@@ -7,11 +7,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import trail.lab.fitting
 import trail.predict
+from trail.lab.code_digest import code_digest
 from trail.lab.evaluate.arms import Predictor
 from trail.lab.fitting import Corpus, Fitted
 from trail.predict import artefact
@@ -31,7 +31,8 @@ class Trained:
         self, corpus: Corpus, recipe: Recipe, seed: int, train: Callable[[], Fitted]
     ) -> tuple[Predictor, dict[int, float]]:
         """What `train` gives for these, or what it gave before; and the error of every layer tried."""
-        asked = [corpus.sha256, corpus.layers, dataclasses.asdict(recipe), seed, _code()]
+        code = code_digest(Path(trail.lab.fitting.__file__), *map(Path, trail.predict.__path__))
+        asked = [corpus.sha256, corpus.layers, dataclasses.asdict(recipe), seed, code]
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         path = self.directory / f"{recipe.name}-{seed}-{digest[:16]}"
         try:
@@ -44,12 +45,3 @@ class Trained:
             return made, fitted.layers
         layers = kept.manifest.metrics["layer_trial_mae_refined_tokens"]
         return Predictor.of_artefact(kept), {int(layer): mae for layer, mae in layers.items()}
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    digest = hashlib.sha256(Path(trail.lab.fitting.__file__).read_bytes())
-    for package in trail.predict.__path__:
-        for file in sorted(Path(package).glob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -132,5 +132,5 @@ def replay(
         return simulate(config, model, work, parse_policy(STOCK)), work
     name = f"r{run['repeat']}-{run['arm']}"
     predictions = predictions_of(work, places, recorded.runs.get(name, {}), name)
-    late = dataclasses.replace(config, prediction_lag=recorded.lag_steps)
+    late = dataclasses.replace(config, prediction_lag=recorded.lag_steps, initial_lag=recorded.lag_steps)
     return simulate(late, model, work, parse_policy(run["arm"]), predictions), work

@@ -1,7 +1,7 @@
 """Step times for every run of a benchmark: one fit a server, and how fast the machine was in each run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,11 @@ class ServerSteps:
         """
         own = self.slowness.get((load, run["repeat"], run["arm"]))
         if own is not None:
-            return slower(self.model, own)
+            return self.model.slower(own)
         near = [
             value for (at, repeat, _), value in self.slowness.items() if (at, repeat) == (load, run["repeat"])
         ]
-        return slower(self.model, float(np.mean(near))) if near else self.model
+        return self.model.slower(float(np.mean(near))) if near else self.model
 
 
 def server_of(arm: str) -> str:
@@ -64,11 +64,6 @@ def slowness(model: StepModel, marks: Marks) -> float:
     """Time between the tokens of a run over what the model makes of it."""
     sums, seconds = intervals(marks, model.prefill_token_s)
     return float(seconds.sum() / (sums @ [getattr(model, name) for name in COEFFICIENTS]).sum())
-
-
-def slower(model: StepModel, factor: float) -> StepModel:
-    """The same engine on a machine that takes `factor` times as long."""
-    return replace(model, **{name: factor * getattr(model, name) for name in COEFFICIENTS})
 
 
 def _without_preemption(loads: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, Run]]:

@@ -2,7 +2,8 @@
 
 One `trail bench` serves the same requests to the demo model twice in every repeat, with the policy in shadow
 and with it on, while the sidecar logs its decisions. What the log of the shadow runs makes the simulator
-expect is compared with what the client measured.
+expect is compared with what the client measured. A shared machine changes its speed from run to run, and with
+it a queue: how long steps took in both runs is said, and what would be expected at the speed of the second.
 """
 
 import argparse
@@ -29,6 +30,7 @@ WITHIN = 0.15
 """How far the estimate may be from the measured gain, as a share of it."""
 TOKEN_BUDGET = 16384
 _VLLM = ("--max-num-seqs", "16", "--max-num-batched-tokens", str(TOKEN_BUDGET), "--block-size", "32")
+_GAINS = ("measured", "estimated", "estimated_at_speed")
 _QUANTITIES = ("mean_latency_s", "mean_ttft_s", "p99_latency_s")
 
 
@@ -92,26 +94,42 @@ def judge(results: Mapping[str, Any], engine: EngineLog, spec: PolicySpec) -> di
         run = f"cmpl-r{before['repeat']}-{spec.text}{SHADOW}-"
         requests = [r for r in engine.requests if r.request_id.startswith(run)]
         replay = prepare(engine, requests, token_budget=TOKEN_BUDGET, lag=LAG_STEPS)
-        stock, policy = (replay.serve(s) for s in (PolicySpec("fcfs"), spec))
-        simulated = arm(stock.latency_s, stock.ttft_s)
+        step_time = _step_s(after) / _step_s(before)
+        stock, policy, at_speed = (
+            arm(served.latency_s, served.ttft_s)
+            for served in (
+                replay.serve(PolicySpec("fcfs")),
+                replay.serve(spec),
+                replay.serve(spec, step_time),
+            )
+        )
         repeats.append(
             {
-                "estimated": gains(simulated, arm(policy.latency_s, policy.ttft_s)),
+                "estimated": gains(stock, policy),
+                "estimated_at_speed": gains(stock, at_speed),
+                "step_time": step_time,
                 "measured": gains(before, after),
-                "fidelity": simulated["latency_s"]["mean"] / before["latency_s"]["mean"],
+                "fidelity": stock["latency_s"]["mean"] / before["latency_s"]["mean"],
                 "identical": after["outputs"] or before["outputs"],
                 "requests": len(requests),
                 "step_error": replay.error.mean_relative,
             }
         )
     document: dict[str, Any] = {"policy": spec.text, "load": results["load"]["text"], "repeats": repeats}
-    for what in ("estimated", "measured"):
+    document["step_time"] = _geometric([r["step_time"] for r in repeats])
+    for what in _GAINS:
         document[what] = {q: _geometric([r[what][q] for r in repeats]) for q in _QUANTITIES}
-    document["estimate_over_measured"] = {
-        q: document["estimated"][q] / document["measured"][q] for q in _QUANTITIES
-    }
+    for what, ratio in (
+        ("estimated", "estimate_over_measured"),
+        ("estimated_at_speed", "estimate_at_speed_over_measured"),
+    ):
+        document[ratio] = {q: document[what][q] / document["measured"][q] for q in _QUANTITIES}
     document["within"] = abs(document["estimate_over_measured"]["mean_latency_s"] - 1) <= WITHIN
     return document
+
+
+def _step_s(run: Mapping[str, Any]) -> float:
+    return float(run["duration_s"]) / int(run["engine"]["steps"])
 
 
 def _geometric(values: Sequence[float]) -> float:
@@ -122,9 +140,10 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
     table = Table(title=f"{document['policy']}: times lower than in the engine's own order")
     for name in ("", "mean latency", "mean TTFT", "p99 latency"):
         table.add_column(name, justify="right" if name else "left")
-    for what in ("estimated", "measured", "estimate_over_measured"):
+    for what in (*_GAINS, "estimate_over_measured", "estimate_at_speed_over_measured"):
         table.add_row(what.replace("_", " "), *(f"{document[what][q]:.3f}" for q in _QUANTITIES))
     console.print(table)
+    console.print(f"a step took {document['step_time']:.3f} times as long with the policy on")
     verdict = "within" if document["within"] else "NOT within"
     console.print(f"mean latency: {verdict} {WITHIN:.0%} of the measured gain")
 

@@ -48,11 +48,14 @@ class Replay:
     left_out: int
     unpredicted: int
 
-    def serve(self, spec: PolicySpec) -> Served:
-        """The requests under `spec`. Raises ReplayError for a policy that needs what no log holds."""
+    def serve(self, spec: PolicySpec, slowness: float = 1.0) -> Served:
+        """The requests under `spec`, by an engine whose steps take `slowness` times as long.
+
+        Raises ReplayError for a policy that needs what no log holds.
+        """
         if spec.size == "gittins":
             raise ReplayError(f"{spec.text} ranks by distributions, and a log holds none; leave out -gittins")
-        return simulate(self.config, self.steps, self.work, spec, self.predictions)
+        return simulate(self.config, self.steps.slower(slowness), self.work, spec, self.predictions)
 
 
 def prepare(engine: EngineLog, requests: Sequence[Logged], *, token_budget: int, lag: int) -> Replay:
@@ -83,6 +86,7 @@ def prepare(engine: EngineLog, requests: Sequence[Logged], *, token_budget: int,
             kv_blocks=engine.kv_blocks or None,
             block_tokens=engine.block_tokens or 16,
             prediction_lag=lag,
+            initial_lag=lag,
         ),
         work=work,
         predictions=recorded(usable),

@@ -93,7 +93,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--no-chunked-prefill", action="store_true", help="a prompt is computed in one step or waits")
     add("--async-scheduling", action="store_true", help="a step is put together while the one before runs")
     add("--prediction-lag", type=int, default=0, metavar="STEPS",
-        help="steps until the board shows a new prediction (%(default)s)")
+        help="steps until the board shows a prediction made from a step (%(default)s)")
+    add("--initial-lag", type=int, default=0, metavar="STEPS",
+        help="steps until the board shows what is predicted of a new request (%(default)s)")
     runs = parser.add_argument_group("runs")
     add = runs.add_argument
     add("--seeds", type=int, default=5, metavar="N",
@@ -135,6 +137,7 @@ def _setting(args: argparse.Namespace) -> Setting:
             chunked_prefill=not args.no_chunked_prefill,
             async_scheduling=args.async_scheduling,
             prediction_lag=args.prediction_lag,
+            initial_lag=args.initial_lag,
         ),
         model=read_step_model(args.steps),
         predictor=parse_predictor(args.predictor),

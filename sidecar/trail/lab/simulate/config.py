@@ -15,7 +15,9 @@ class EngineConfig:
 
     `async_scheduling`: a step is put together while the one before it runs, so that it sees neither its
     arrivals nor its ends. `prediction_lag` is the number of further steps until the board shows a prediction
-    made from a step's hidden states. `jumps` takes steps in which nothing can change together; results are
+    made from a step's hidden states, `initial_lag` the number of steps from an arrival until the board shows
+    what is predicted of the request; until then it ranks by the mean of the initial predictions before its
+    own, as in the engine. `jumps` takes steps in which nothing can change together; results are
     the same without.
 
     Raises ValueError for limits that no engine could run with.
@@ -30,6 +32,7 @@ class EngineConfig:
     whole_prompt_must_fit: bool = True
     async_scheduling: bool = False
     prediction_lag: int = 0
+    initial_lag: int = 0
     jumps: bool = True
 
     def __post_init__(self) -> None:
@@ -38,5 +41,6 @@ class EngineConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.kv_blocks is not None and self.kv_blocks < 1:
             raise ValueError(f"kv_blocks must be at least 1, got {self.kv_blocks}; leave it out for no limit")
-        if self.prediction_lag < 0:
-            raise ValueError(f"prediction_lag must not be negative, got {self.prediction_lag}")
+        for name in ("prediction_lag", "initial_lag"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

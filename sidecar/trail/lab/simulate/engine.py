@@ -12,9 +12,6 @@ With asynchronous scheduling a request that ended keeps slot and blocks for one 
 more in it; a request that came during a step is seen one step later. Times are ticks (`steptime`).
 """
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,58 +19,12 @@ from trail.lab.simulate.blocks import FreeBlocks
 from trail.lab.simulate.config import EngineConfig
 from trail.lab.simulate.decoding import Decoding
 from trail.lab.simulate.journal import Journal, Step
+from trail.lab.simulate.order import ENDLESS, NOBODY, Order, Quiet
 from trail.lab.simulate.steptime import TICKS_PER_S, StepTicks
 from trail.lab.simulate.workload import Workload
 
-NOBODY = -1
-_ENDLESS = 2**62
-
 Chunk = tuple[int, int, int]
 """A request, and the tokens of it that are computed in a step: the first, and the one after the last."""
-
-
-@dataclass(frozen=True)
-class Quiet:
-    """For how long an order need not be asked, while nobody ends, starts or loses memory.
-
-    `steps` at most; until the clock shows `until`; while at least `spare_blocks` blocks are free. `arrivals`
-    says whether a new request ends it.
-    """
-
-    steps: int = _ENDLESS
-    until: int | None = None
-    spare_blocks: int = 0
-    arrivals: bool = True
-
-
-class Order(Protocol):
-    """Who waits, in serving order, and what changes before a step."""
-
-    limit: int
-    """Requests that may run in this step; set by `before`."""
-
-    def __len__(self) -> int: ...
-
-    def arrive(self, begin: int, end: int) -> None:
-        """Requests `begin` to `end` (exclusive) have come."""
-
-    def before(self) -> None:
-        """Before a step is put together."""
-
-    def first(self) -> int:
-        """The waiting request to be started next, or NOBODY."""
-
-    def pop(self) -> None:
-        """The first one starts."""
-
-    def lost(self, request: int) -> None:
-        """A running request lost its memory and waits again."""
-
-    def restore(self) -> None:
-        """After a step was put together."""
-
-    def quiet(self) -> Quiet:
-        """For how long nothing in `before` would change the steps to come."""
 
 
 class Engine:
@@ -292,7 +243,7 @@ class Engine:
     def _steps_until(self, ticks: int | None) -> int:
         """Steps alike to this one, this one among them, until the clock shows at least `ticks`."""
         if ticks is None:
-            return _ENDLESS
+            return ENDLESS
         decoding = self._decoding
         return self._ticks.decode_steps_until(
             ticks - self.now, decoding.count, decoding.context + decoding.count

@@ -11,9 +11,11 @@ from trail.lab.bench.client import OUTCOMES
 from trail.lab.bench.stats import Capacity, saturated_capacity, summary
 from trail.lab.simulate.config import EngineConfig
 from trail.lab.simulate.engine import Engine
+from trail.lab.simulate.first_come import FirstComeOrder
 from trail.lab.simulate.journal import Counters
-from trail.lab.simulate.order import make_order
+from trail.lab.simulate.order import Order
 from trail.lab.simulate.predictors import Predictions
+from trail.lab.simulate.ranked import RankedOrder
 from trail.lab.simulate.steptime import TICKS_PER_S, StepModel, StepTicks
 from trail.lab.simulate.workload import Workload
 from trail.policy.spec import PolicySpec
@@ -47,6 +49,15 @@ class Served:
     def span_s(self) -> float:
         """From the first arrival to the last token."""
         return float(self.tokens_at[-1, 0] - self.work.arrival_s[0])
+
+
+def make_order(spec: PolicySpec, engine: Engine, predictions: Predictions | None) -> Order:
+    """The order of `spec`. Raises ValueError where it needs predictions and there are none."""
+    if not spec.orders:
+        return FirstComeOrder(engine, spec.kv_reserve_tokens)
+    if predictions is None:
+        raise ValueError(f"policy {spec.name} ranks by predictions; give some")
+    return RankedOrder(spec, engine, predictions)
 
 
 def simulate(

@@ -12,7 +12,7 @@ request can be started. Coefficients are never negative.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class StepModel:
             + self.kv_token_s * kv_tokens
             + self.arrival_s * arrivals
         )
+
+    def slower(self, factor: float) -> "StepModel":
+        """The same engine on a machine that takes `factor` times as long."""
+        return replace(self, **{name: factor * getattr(self, name) for name in COEFFICIENTS})
 
 
 @dataclass(frozen=True)

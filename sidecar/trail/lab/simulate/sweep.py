@@ -12,17 +12,18 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import trail.policy
+import trail.service.pace
 from trail.lab.bench.arrivals import read_trace
 from trail.lab.bench.config import Arm, Arrivals, Load
 from trail.lab.bench.results import write_json
 from trail.lab.bench.stats import Capacity
+from trail.lab.code_digest import code_digest
 from trail.lab.simulate.config import EngineConfig
 from trail.lab.simulate.predictors import Predictions, Predictor
 from trail.lab.simulate.run import measure_capacity, run_record, simulate
@@ -88,13 +89,10 @@ class Setting:
         return digest.hexdigest()
 
 
-@lru_cache(maxsize=1)
 def _code() -> str:
-    digest = hashlib.sha256()
-    for package in (Path(__file__).parent, *map(Path, trail.policy.__path__)):
-        for file in sorted(package.glob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """Of all that a run depends on: the simulator, the policies, and how often the guard looks."""
+    policies = map(Path, trail.policy.__path__)
+    return code_digest(Path(__file__).parent, *policies, Path(trail.service.pace.__file__))
 
 
 @dataclass(frozen=True)

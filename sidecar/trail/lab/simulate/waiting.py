@@ -37,11 +37,11 @@ class RankedQueue:
         del self.effective[0], self.size[0]
         return self.requests.pop(0)
 
-    def rank_again(self, effective: Floats) -> None:
-        """New effective ranks `[n]`, of the requests as they stand; puts them in order."""
+    def rank_again(self, size: Floats, effective: Floats) -> None:
+        """New sizes and effective ranks `[n]`, of the requests as they stand; puts them in order."""
         requests = np.array(self.requests, np.int64)
         # What decide.serving_order gives, faster where thousands wait; a test compares them.
         order = np.lexsort((requests, effective))
         self.effective = effective[order].tolist()
         self.requests = requests[order].tolist()
-        self.size = np.array(self.size)[order].tolist()
+        self.size = size[order].tolist()
