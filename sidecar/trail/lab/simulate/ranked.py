@@ -145,7 +145,9 @@ class RankedOrder:
         engine, terms = self._engine, self._terms
         slots_free = engine.present() < engine.config.slots
         if not terms.preempt:
-            return self._quiet_for(arrivals=slots_free or self._spec.boosts)
+            # From an arrival on the steps count until the board knows of it.
+            asks = slots_free or self._spec.boosts or engine.config.initial_lag > 0
+            return self._quiet_for(arrivals=asks)
         spare = self._tight_blocks() if len(engine.running) > 1 else 0
         if not len(self._waiting):
             # With every slot taken a request that comes may take one.
