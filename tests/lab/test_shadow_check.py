@@ -9,7 +9,20 @@ from decision_log_maker import Made, write
 from trail.lab.bench.stats import summary
 from trail.lab.shadow.check import judge, main
 from trail.lab.shadow.log import EngineLog, read_log
+from trail.lab.simulate.run import Served
 from trail.policy.spec import parse_policy
+
+
+def run_of(repeat: int, served: Served) -> dict[str, Any]:
+    """What the check reads of a benchmark's run."""
+    return {
+        "repeat": repeat,
+        "latency_s": summary(served.latency_s),
+        "ttft_s": summary(served.ttft_s),
+        "outputs": None,
+        "duration_s": served.span_s,
+        "engine": {"steps": served.count.steps},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +38,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineLog, dict[
                 record["arrival_s"] += 1000.0 * repeat
             records.append(record)
         for name, served in (("trail-c0.2-shadow", made.served), ("trail-c0.2", made.under("trail-c0.2"))):
-            runs[name].append(
-                {"repeat": repeat, "latency_s": summary(served.latency_s), "ttft_s": summary(served.ttft_s),
-                 "outputs": None, "duration_s": served.span_s, "engine": {"steps": served.count.steps}}
-            )  # fmt: skip
+            runs[name].append(run_of(repeat, served))
     path = write(tmp_path_factory.mktemp("check") / "log", records)
     arms = {name: {"runs": those} for name, those in runs.items()}
     return read_log(path).engines[0], {"arms": arms, "load": {"text": "1.3x"}}
@@ -46,12 +56,7 @@ def test_a_machine_that_got_faster_is_told_from_an_estimate_that_is_wrong(
     measured: tuple[EngineLog, dict[str, Any]],
 ) -> None:
     engine, results = measured
-    faster = [
-        {**run, "latency_s": summary(served.latency_s), "ttft_s": summary(served.ttft_s),
-         "duration_s": served.span_s, "engine": {"steps": served.count.steps}}
-        for run in results["arms"]["trail-c0.2"]["runs"]
-        for served in [Made(seed=run["repeat"]).under("trail-c0.2", slowness=0.7)]
-    ]  # fmt: skip
+    faster = [run_of(repeat, Made(seed=repeat).under("trail-c0.2", slowness=0.7)) for repeat in range(2)]
     arms = {**results["arms"], "trail-c0.2": {"runs": faster}}
     document = judge({**results, "arms": arms}, engine, parse_policy("trail-c0.2"))
     assert document["step_time"] < 0.9

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trail.lab.simulate.predictor_files import PredictorError, parse_predictor
-from trail.lab.simulate.predictors import Confusion, Exact, Lognormal, autocorrelated
-from trail.lab.simulate.rows import board_rows
+from trail.lab.simulate.predictors import Confusion, Exact, Lognormal, Predictions, autocorrelated
+from trail.lab.simulate.rows import BoardRows, board_rows
 from trail.lab.simulate.workload import Workload
 from trail.policy import decide
-from trail.policy.ranks import rank_requests
-from trail.policy.spec import parse_policy
+from trail.policy.ranks import Ranks, rank_requests
+from trail.policy.spec import PolicySpec, parse_policy
 
 RNG = np.random.default_rng
 
@@ -143,43 +143,58 @@ def test_wrong_recorded_predictions_are_refused(
         parse_predictor(f"recorded:{path}")
 
 
-@given(
-    st.sampled_from(
-        ["sjf", "trail-c0.4", "trail-prompt", "oracle", "mlfq", "adaptive", "trail-c0.4-gittins"]
-    ),
-    st.lists(st.integers(1, 60), min_size=1, max_size=5),
-    st.sampled_from([1, 7]),
-    st.data(),
-)
-def test_rows_are_those_of_rank_requests(
-    policy: str, output: list[int], every: int, data: st.DataObject
-) -> None:
-    spec, work = parse_policy(policy), workload(output)
-    made = Lognormal().predict(work, every, RNG(0))
-    rows = board_rows(spec, work, made)
-    i = data.draw(st.integers(0, len(output) - 1))
-    age = data.draw(st.integers(0, output[i] - 1))
-    newest = (age - 1) // every if age else None
-    row_age = 0 if newest is None else newest * every
+def ranked(spec: PolicySpec, work: Workload, made: Predictions, i: int, newest: int | None) -> Ranks:
+    """Of request `i` by its prediction number `newest`, None: by the one before it runs."""
     place = made.first[i] + (newest or 0)
-    remaining = np.float32(made.initial[i]) if newest is None else made.refined[place]
-    index = np.float32(made.gittins_initial[i]) if newest is None else made.gittins[place]
-    expected = rank_requests(
+    return rank_requests(
         spec,
         initial=[made.initial[i]],
-        remaining=[remaining],
-        exact=[output[i]],
-        age=[row_age],
+        remaining=[np.float32(made.initial[i]) if newest is None else made.refined[place]],
+        exact=[work.output_tokens[i]],
+        age=[(newest or 0) * made.every],
         prompt_tokens=[5],
-        gittins=[index],
+        gittins=[np.float32(made.gittins_initial[i]) if newest is None else made.gittins[place]],
     )
+
+
+@st.composite
+def boards(draw: st.DrawFn, *policies: str) -> tuple[PolicySpec, Workload, Predictions, BoardRows, int, int]:
+    """Rows under a policy, and a request at an age that it comes to."""
+    spec, every = parse_policy(draw(st.sampled_from(policies))), draw(st.sampled_from([1, 7]))
+    work = workload(draw(st.lists(st.integers(1, 60), min_size=1, max_size=5)))
+    made = Lognormal().predict(work, every, RNG(0))
+    i = draw(st.integers(0, len(work) - 1))
+    age = draw(st.integers(0, int(work.output_tokens[i]) - 1))
+    return spec, work, made, board_rows(spec, work, made), i, age
+
+
+@given(boards("sjf", "trail-c0.4", "trail-prompt", "oracle", "mlfq", "adaptive", "trail-c0.4-gittins"))
+def test_rows_are_those_of_rank_requests(
+    board: tuple[PolicySpec, Workload, Predictions, BoardRows, int, int],
+) -> None:
+    spec, work, made, rows, i, age = board
+    newest = (age - 1) // made.every if age and rows.refined else None
+    row_age = (newest or 0) * made.every
+    expected = ranked(spec, work, made, i, newest)
     now = decide.rank_now(expected.rank, expected.slope, np.array([row_age]), np.array([age]))
-    # A row that counts down from age 0 and one of the newest age were rounded to float32 each.
-    rounding = float(np.spacing(rows.rank[rows.first[i]]) + np.spacing(expected.rank[0]))
-    assert rows.size(np.array([i]), np.array([age]), np.array([age])) == pytest.approx(
-        now, rel=0, abs=rounding
-    )
+    assert rows.size(np.array([i]), np.array([age]), np.array([age])) == pytest.approx(now, rel=1e-6)
     assert rows.cutoff[i] == expected.cutoff[0]
-    left = max(float(remaining) - (age - row_age), 0.0)
-    if policy.startswith(("trail-c", "adaptive")):
+    if spec.name in ("trail", "adaptive"):
+        remaining = made.initial[i] if newest is None else made.refined[made.first[i] + newest]
+        left = max(float(np.float32(remaining)) - (age - row_age), 0.0)
         assert rows.left(np.array([i]), np.array([age])) == pytest.approx([left])
+
+
+@given(boards("sjf", "trail-prompt", "oracle"))
+def test_a_row_that_no_prediction_refines_is_right_at_every_age(
+    board: tuple[PolicySpec, Workload, Predictions, BoardRows, int, int],
+) -> None:
+    spec, work, made, rows, i, age = board
+    newest = max(age - 1, 0) // made.every
+    expected = ranked(spec, work, made, i, newest)
+    now = decide.rank_now(expected.rank, expected.slope, np.array([newest * made.every]), np.array([age]))
+    # What counts down from age 0 and what was made later were rounded to float32 each.
+    rounding = float(np.spacing(rows.rank[rows.first[i]]) + np.spacing(expected.rank[0]))
+    size = rows.size(np.array([i]), np.array([age]), np.array([age]))
+    assert size == pytest.approx(now, rel=0, abs=rounding)
+    assert rows.cutoff[i] == expected.cutoff[0]

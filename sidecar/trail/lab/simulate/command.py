@@ -42,6 +42,8 @@ _LEAST = {
     "keep_requests": 0,
     "kv_tokens": 0,
     "block_size": 1,
+    "prediction_lag": 0,
+    "initial_lag": 0,
 }
 
 

@@ -68,9 +68,10 @@ class RankedOrder:
         self._mean_prompts = np.cumsum(engine.work.prompt_tokens) / counted
         before = np.concatenate(([0.0], self._means[:-1]))
         self._unknown_size = np.zeros(len(before)) if spec.name == "mlfq" else before
-        self._unknown: set[int] = set()
-        self._news: deque[tuple[int, int, int]] = deque()
-        """From which step on the board has rows of which requests, the first and the one after the last."""
+        self._told = 0
+        """Requests that the board has rows of; they come in order."""
+        self._news: deque[tuple[int, int]] = deque()
+        """From which step on it has rows of how many."""
         self._known = 0
         self._guard = Guard()
         self._observe_at = 0
@@ -93,8 +94,9 @@ class RankedOrder:
         self._known = end
         lag = self._engine.config.initial_lag
         if lag:
-            self._news.append((self._engine.clock + lag, begin, end))
-            self._unknown.update(range(begin, end))
+            self._news.append((self._engine.clock + lag, end))
+        else:
+            self._told = end
         self._insert(range(begin, end))
 
     def first(self) -> int:
@@ -210,8 +212,7 @@ class RankedOrder:
     def _hear(self) -> None:
         """The board has rows of further requests."""
         while self._news and self._news[0][0] <= self._engine.clock:
-            _, begin, end = self._news.popleft()
-            self._unknown.difference_update(range(begin, end))
+            _, self._told = self._news.popleft()
         if len(self._waiting):
             self._rank_again()
 
@@ -250,8 +251,8 @@ class RankedOrder:
     def _shown(self, ids: Ints, age: Ints, shown_age: Ints) -> tuple[Floats, NDArray[np.uint32]]:
         """Sizes `[n]` at `age` and cut-off ages by the board of `shown_age`, else by the mean."""
         size, cutoff = self._rows.size(ids, age, shown_age), self._rows.cutoff[ids]
-        if self._unknown:
-            unknown = np.array([r in self._unknown for r in ids.tolist()], np.bool_)
+        if self._told < self._known:
+            unknown = ids >= self._told
             mean = self._unknown_size[ids]
             size = np.where(unknown, np.maximum(mean - age, 0.0), size)
             cutoff = np.where(unknown, cutoff_age(self._terms.c, mean), cutoff)
