@@ -14,6 +14,7 @@ from trail_operator.cluster import Cluster, to_workload
 from trail_operator.config import OperatorConfig, from_arguments, make_parser
 from trail_operator.controller import APPS, PLURALS, Controller
 from trail_operator.handlers import Watches
+from trail_operator.health import Health
 from trail_operator.kube import Kube, KubeError, Leases, path
 from trail_operator.lease import Elector, LeaseConfig
 from trail_operator.listing import load, look_at_version
@@ -82,10 +83,13 @@ class Operator:
         self.config = config
         self.kube = kube
         self.metrics = Metrics()
+        self.health = Health()
         self.cluster = Cluster(config.injection, config.default_policy)
         self.teller = Teller(kube, config.identity)
         self.elector = Elector(
-            Leases(kube, config.namespace), LeaseConfig(config.lease, config.namespace, config.identity)
+            Leases(kube, config.namespace),
+            LeaseConfig(config.lease, config.namespace, config.identity),
+            health=self.health.lease,
         )
         self.control: ControlLoop | None = None
         self._spans = _spans(config)
@@ -108,7 +112,8 @@ class Operator:
                 self.cluster, kube, self.teller, self.metrics, after_s=config.withdraw_after_s
             ),
         )
-        self.webhook = Webhook(lambda: self.cluster.view, self.controller.skipped, self.metrics)
+        self.webhook = Webhook(lambda: self.cluster.view, self.controller.skipped, self.metrics, self.health)
+        self.watches = Watches(self.controller, self.metrics, self.health.watches, config.identity)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything is known before the first pod is decided on. Ends with `stop`."""
@@ -139,6 +144,7 @@ class Operator:
             self.teller.run(),
             self._again_and_again(_RESYNC_S, self._resync),
             self._again_and_again(_VERSION_S, self._look_at_version),
+            self.watches.whenever_begun_again(self._resync),
         ]
         if watch is not None:
             tasks.append(watch.run())
@@ -146,7 +152,7 @@ class Operator:
             tasks.append(self.control.run(stop))
         running = [asyncio.create_task(task) for task in tasks]
         lease = asyncio.create_task(self.elector.run(stop))
-        watches = asyncio.create_task(Watches(self.controller, self.metrics).run(stop))
+        watches = asyncio.create_task(self.watches.run(stop))
         ended = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait(
@@ -165,9 +171,14 @@ class Operator:
     async def _first_look(self) -> None:
         await self._look_at_version()
         await load(self.cluster, self.controller, self.kube)
+        self.health.looked()
 
     async def _resync(self) -> None:
-        await load(self.cluster, self.controller, self.kube)
+        """Looks at everything again. What goes wrong is told, and left to the next time."""
+        try:
+            await load(self.cluster, self.controller, self.kube)
+        except (KubeError, OSError, TimeoutError) as error:
+            self._cannot_look(error)
 
     async def _look_at_version(self) -> None:
         native = {"always": True, "never": False}.get(self.config.native)
@@ -182,6 +193,7 @@ class Operator:
             try:
                 await work()
             except (KubeError, OSError, TimeoutError) as error:
+                self.health.cluster.fails(f"{type(error).__name__}: {error}")
                 log.warning("cannot look at the cluster: %s; again in %.0f s", error, _AGAIN_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), _AGAIN_S)
@@ -195,8 +207,11 @@ class Operator:
             try:
                 await work()
             except (KubeError, OSError, TimeoutError) as error:
-                self.metrics.failures.labels(part="resync", cause=type(error).__name__).inc()
-                log.warning("cannot look at the cluster: %s; again in %.0f s", error, every_s)
+                self._cannot_look(error)
+
+    def _cannot_look(self, error: Exception) -> None:
+        self.metrics.failures.labels(part="resync", cause=type(error).__name__).inc()
+        log.warning("cannot look at the cluster: %s: %s; again later", type(error).__name__, error)
 
     async def _c_changed(self, change: Change) -> None:
         self.metrics.c_changes.inc()

@@ -1,25 +1,32 @@
 """kopf's watches. Only `on.event`: no finalizer and no annotation of the framework on anybody's objects.
 
 kopf has a thread and an event loop of its own: it takes over the signals of a main thread, and when its
-watches end it cancels every task that it does not know.
+watches end it cancels every task that it does not know. One watch that fails ends all of them, so that "they
+run" is said of all together.
 """
 
 import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
 
 import kopf
 
 from trail_operator import names
 from trail_operator.controller import Controller
+from trail_operator.health import Part
 from trail_operator.metrics import Metrics
 
-AGAIN_S = 10.0
+AGAIN_S = (1.0, 2.0, 5.0, 10.0)
+"""Pauses before the watches are begun again; the last one for ever."""
+SETTLED_S = 5.0
+"""Refused watches end sooner than this, after all that kopf tries by itself; those that last work."""
+_POLL_S = 0.2
 _STOP_S = 10.0
-_BACKOFFS_S = (1, 2, 5, 10, 30)
+BACKOFFS_S = (0.5, 1.0, 2.0)
+"""kopf's own pauses before it gives a request up. Few: what it tries meanwhile is told to nobody."""
 
 Hear = Callable[[str | None, Mapping[str, Any]], None]
 """Takes the type and the object of a watch event."""
@@ -30,10 +37,14 @@ log = logging.getLogger("trail.operator.watch")
 class Watches:
     """Hands every event to the controller, on the event loop that `run` is called on."""
 
-    def __init__(self, controller: Controller, metrics: Metrics) -> None:
+    def __init__(self, controller: Controller, metrics: Metrics, health: Part, identity: str) -> None:
+        """`identity` is this replica's name."""
         self._controller = controller
         self._metrics = metrics
+        self._health = health
+        self._identity = identity
         self._stop = threading.Event()
+        self._began_again = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watches until `stop`."""
@@ -46,23 +57,72 @@ class Watches:
             self._stop.set()
             await asyncio.to_thread(thread.join, _STOP_S)
 
+    async def whenever_begun_again(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does `work` each time that watches are back: nobody else tells what came meanwhile."""
+        while True:
+            await self._began_again.wait()
+            self._began_again.clear()
+            await work()
+
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """What ends the watches, a refused permission say, is told and tried again."""
+        failures = 0
         while not self._stop.is_set():
+            settled = asyncio.Event()
             try:
-                asyncio.run(
-                    kopf.operator(
-                        registry=self._registry(loop),
-                        settings=make_settings(),
-                        clusterwide=True,
-                        standalone=True,
-                        stop_flag=self._stop,
-                    )
-                )
+                asyncio.run(self._once(loop, settled, again=failures > 0))
+                why = "they ended"
             except Exception as error:  # noqa: BLE001 - whatever it is, pods go on being served
+                why = f"{type(error).__name__}: {error}"
                 self._metrics.failures.labels(part="watch", cause=type(error).__name__).inc()
-                log.error("the watches ended: %s: %s; again in %.0f s", type(error).__name__, error, AGAIN_S)  # noqa: TRY400 - a refusal needs no traceback
-            self._stop.wait(AGAIN_S)
+            self._metrics.watches_up.set(0)
+            if self._stop.is_set():
+                return
+            failures = 1 if settled.is_set() else failures + 1
+            pause_s = AGAIN_S[min(failures, len(AGAIN_S)) - 1]
+            self._health.fails(why)
+            log.error("the watches ended: %s; again in %.0f s", why, pause_s)
+            self._stop.wait(pause_s)
+
+    async def _once(self, loop: asyncio.AbstractEventLoop, settled: asyncio.Event, *, again: bool) -> None:
+        """kopf, from its start to its end, whatever ends it. Raises as it does.
+
+        The stop is an event of this loop: kopf would wait for one of another kind in a thread that then never
+        ends, and this loop with it.
+        """
+        stop = asyncio.Event()
+        oversight = asyncio.create_task(self._oversee(loop, stop, settled, again=again))
+        try:
+            await kopf.operator(
+                registry=self._registry(loop),
+                settings=make_settings(),
+                # Without one kopf asks for the name of a user that a container need not have.
+                identity=cast("Any", self._identity),
+                clusterwide=True,
+                standalone=True,
+                stop_flag=stop,
+            )
+        finally:
+            oversight.cancel()
+
+    async def _oversee(
+        self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, settled: asyncio.Event, *, again: bool
+    ) -> None:
+        """Says that the watches run, once they have for a while, and passes the stop on."""
+        began_s = asyncio.get_running_loop().time()
+        while not self._stop.is_set():
+            self._health.tries()
+            if asyncio.get_running_loop().time() - began_s >= SETTLED_S:
+                if not settled.is_set():
+                    settled.set()
+                    self._metrics.watches_up.set(1)
+                    if again:
+                        log.info("the watches are back")
+                        with contextlib.suppress(RuntimeError):  # the process ends
+                            loop.call_soon_threadsafe(self._began_again.set)
+                self._health.works()
+            await asyncio.sleep(_POLL_S)
+        stop.set()
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -105,5 +165,5 @@ def make_settings() -> kopf.OperatorSettings:
     # A watch that went silent is noticed.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
-    settings.networking.error_backoffs = _BACKOFFS_S
+    settings.networking.error_backoffs = BACKOFFS_S
     return settings

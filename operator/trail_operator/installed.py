@@ -23,6 +23,11 @@ def check_metrics(url: str) -> None:
     text = _fetch(urllib.request.Request(url), None).decode(errors="replace")  # noqa: S310 - the user's own URL
     if "trail_operator_leader" not in text:
         raise NotInstalledError(f"{url} shows no metric trail_operator_leader; something else answers there")
+    if "\ntrail_operator_watches_up 1.0" not in text:
+        raise NotInstalledError(
+            "the operator hears of no changes in the cluster, so that no workload would be switched on;"
+            " its log says why the watches ended"
+        )
 
 
 def check_webhook(url: str, authority: Path | None) -> None:

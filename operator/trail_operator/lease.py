@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from trail_operator.health import Part
+
 API_VERSION = "coordination.k8s.io/v1"
 
 log = logging.getLogger("trail.operator.lease")
@@ -68,12 +70,18 @@ class Elector:
     """Holds the Lease whenever it can, from `run` until it is stopped."""
 
     def __init__(
-        self, api: LeaseApi, config: LeaseConfig, clock: Callable[[], float] = time.monotonic
+        self,
+        api: LeaseApi,
+        config: LeaseConfig,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        health: Part | None = None,
     ) -> None:
-        """`clock` is monotonic seconds."""
+        """`clock` is monotonic seconds; `health` hears whether the Lease can be read and written."""
         self._api = api
         self._config = config
         self._clock = clock
+        self._health = health or Part("lease", clock)
         self._renewed_s: float | None = None
         self._own_version: str | None = None
         self._seen_version: str | None = None
@@ -91,10 +99,14 @@ class Elector:
         try:
             # Counted from before the request: the answer may have taken its time.
             self._renewed_s = began_s if await self._take() else None
+            self._works()
         except LeaseConflictError:
             self._renewed_s = None
+            self._works()
         except Exception as error:  # noqa: BLE001 - an API server that is away ends no operator
-            self._say(f"lease {self._config.namespace}/{self._config.name}: {type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {error}"
+            self._health.fails(said)
+            self._say(f"lease {self._config.namespace}/{self._config.name}: {said}")
         if self.is_leader() != was:
             log.info("%s %s", self._config.identity, "no longer acts" if was else "acts from now on")
 
@@ -152,6 +164,10 @@ class Elector:
             self._seen_version, self._seen_s = version, self._clock()
         duration_s = max(_count(spec.get("leaseDurationSeconds")), self._config.duration_s)
         return self._clock() - self._seen_s >= duration_s
+
+    def _works(self) -> None:
+        self._health.works()
+        self._said = ""
 
     def _say(self, line: str) -> None:
         if line != self._said:

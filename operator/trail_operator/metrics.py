@@ -34,6 +34,10 @@ class Metrics:
             "trail_operator_failures", "Work that failed and is tried again.", ["part", "cause"],
             registry=self.registry,
         )  # fmt: skip
+        self.watches_up = Gauge(
+            "trail_operator_watches_up", "1 while this replica hears of changes in the cluster.",
+            registry=self.registry,
+        )  # fmt: skip
         self.certificate_failures = Counter(
             "trail_operator_certificate_failures", "Changed certificate files that could not be loaded.",
             registry=self.registry,

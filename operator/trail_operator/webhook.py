@@ -5,13 +5,14 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from trail_operator.health import Health
 from trail_operator.metrics import Metrics
 from trail_operator.review import Answer, Outcome, View, answer
 
@@ -88,22 +89,25 @@ class CertificateWatch:
 class Webhook:
     """Answers reviews from the present `view`, and hands outcomes to `tell`, which must not block."""
 
-    def __init__(self, view: Callable[[], View], tell: Callable[[Outcome], None], metrics: Metrics) -> None:
+    def __init__(
+        self, view: Callable[[], View], tell: Callable[[Outcome], None], metrics: Metrics, health: Health
+    ) -> None:
         self._view = view
         self._tell = tell
         self._metrics = metrics
+        self._health = health
 
     def app(self) -> web.Application:
         """What is served to the API server."""
         app = web.Application(client_max_size=_LARGEST_REVIEW)
         app.router.add_post("/inject", self._inject)
-        app.router.add_get("/healthz", _healthy)
+        self._add_probes(app)
         return app
 
     def plain_app(self) -> web.Application:
         """What is served to kubelet and Prometheus."""
         app = web.Application()
-        app.router.add_get("/healthz", _healthy)
+        self._add_probes(app)
         app.router.add_get("/metrics", self._show_metrics)
         return app
 
@@ -127,6 +131,10 @@ class Webhook:
             body = b""
         return web.Response(body=self.review(body).body, content_type="application/json")
 
+    def _add_probes(self, app: web.Application) -> None:
+        for where, look in (("/healthz", self._health.alive), ("/readyz", self._health.ready)):
+            app.router.add_get(where, _probe(look))
+
     async def _show_metrics(self, _request: web.Request) -> web.Response:
         # The library's type names the character set, which aiohttp wants apart.
         return web.Response(
@@ -149,5 +157,9 @@ async def listening(
         await runner.cleanup()
 
 
-async def _healthy(_request: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
+def _probe(look: Callable[[], tuple[bool, str]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer_probe(_request: web.Request) -> web.Response:
+        well, said = look()
+        return web.Response(status=200 if well else 503, text=said)
+
+    return answer_probe

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from trail_operator.certificates import renewed
+from trail_operator.health import Health
 from trail_operator.installed import NotInstalledError, check_metrics, check_webhook, main
 from trail_operator.metrics import Metrics
 from trail_operator.review import View
@@ -20,7 +21,15 @@ Urls = tuple[str, str]
 
 
 @pytest.fixture
-async def urls(tmp_path: Path) -> AsyncIterator[Urls]:
+def operators() -> Metrics:
+    """Of an operator that hears of changes."""
+    metrics = Metrics()
+    metrics.watches_up.set(1)
+    return metrics
+
+
+@pytest.fixture
+async def urls(tmp_path: Path, operators: Metrics) -> AsyncIterator[Urls]:
     """Webhook and metrics of an operator, with a generated certificate; its authority is in ca.crt."""
     bundle = renewed(None, ["127.0.0.1"], 1, datetime.now(UTC))
     files = {"ca.crt": bundle.authorities, "tls.crt": bundle.certificate, "tls.key": bundle.key}
@@ -29,7 +38,7 @@ async def urls(tmp_path: Path) -> AsyncIterator[Urls]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
     view = View({}, InjectionSettings("s:1", "e:1"))
-    webhook = Webhook(lambda: view, lambda _: None, Metrics())
+    webhook = Webhook(lambda: view, lambda _: None, operators, Health())
     async with (
         listening(webhook.app(), "127.0.0.1", 0, context) as secure,
         listening(webhook.plain_app(), "127.0.0.1", 0) as plain,
@@ -41,6 +50,13 @@ async def test_an_operator_that_answers_passes(urls: Urls, tmp_path: Path) -> No
     webhook, metrics = urls
     words = [f"--webhook={webhook}", f"--metrics={metrics}", f"--authority={tmp_path}/ca.crt"]
     assert await asyncio.to_thread(main, words) == 0
+
+
+async def test_an_operator_that_hears_nothing_does_not(urls: Urls, operators: Metrics) -> None:
+    """It answers as well as another, and nothing that is annotated would ever be switched on."""
+    operators.watches_up.set(0)
+    with pytest.raises(NotInstalledError, match="hears of no changes"):
+        await asyncio.to_thread(check_metrics, urls[1])
 
 
 async def test_a_certificate_of_somebody_else_does_not(urls: Urls, tmp_path: Path) -> None:

@@ -170,6 +170,10 @@ FIRE: dict[str, tuple[list[Any], list[Any]]] = {
         [series("trail_operator_leader", 0)],
         [series("trail_operator_leader", 1), series("trail_operator_leader", 0, pod="other")],
     ),
+    "TrailOperatorDeaf": (
+        [series("trail_operator_watches_up", 1), series("trail_operator_watches_up", 0, pod="other")],
+        [series("trail_operator_watches_up", 1)],
+    ),
     "TrailFallingBack": (
         [series("trail_operator_pods", 1, state="fallingBack", policy="p", exported_namespace="shop")],
         [series("trail_operator_pods", 3, state="ordering", policy="p", exported_namespace="shop")],

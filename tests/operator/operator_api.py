@@ -164,6 +164,12 @@ class FakeApi(KubernetesEmulator):
         key = (resource(kind), namespace, name)
         return key in self.objects._objects and not self.objects[key].deleted
 
+    def break_watches(self) -> None:
+        """Has the watches of namespaces end as a server in trouble ends them."""
+        error = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "message": "etcd"}
+        for queue in self._watchers:
+            queue.put_nowait({"type": "ERROR", "object": error})
+
     def writes(self, plural: str) -> list[Any]:
         """PATCH requests for objects of one resource."""
         return [

@@ -64,7 +64,9 @@ async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setattr(controller, "STATUS_DELAY_S", 0.05)
     monkeypatch.setattr(controller, "EVICT_DELAY_S", 0.05)
     monkeypatch.setattr(command, "_AGAIN_S", 0.2)
-    monkeypatch.setattr(handlers, "AGAIN_S", 0.2)
+    monkeypatch.setattr(handlers, "AGAIN_S", (0.2,))
+    monkeypatch.setattr(handlers, "BACKOFFS_S", (0.02,))
+    monkeypatch.setattr(handlers, "SETTLED_S", 0.2)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     async with FakeApi() as fake, kmock.Server(fake):
         monkeypatch.setenv("KUBECONFIG", str(fake.kubeconfig(tmp_path)))
@@ -552,3 +554,41 @@ async def test_without_a_cluster_it_says_so(tmp_path: Path, monkeypatch: pytest.
     assert "KUBECONFIG" in os.environ
     with pytest.raises(ConnectionError, match="set KUBECONFIG"):
         await Kube.connect()
+
+
+async def test_watches_that_end_begin_again_and_say_so_meanwhile(
+    api: FakeApi, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod's user has no name, a watch is refused for a while: what came meanwhile is found afterwards."""
+
+    def no_name() -> str:
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    monkeypatch.setattr("getpass.getuser", no_name)
+    await api.add(POLICIES, make_policy())
+    running = await start()
+    health = running.operator.health
+    await eventually(lambda: health.ready()[0])
+    up = running.operator.metrics.watches_up
+    assert up._value.get() == 1
+
+    api.forbidden = {("GET", "deployments", "")}
+    api.break_watches()
+    await eventually(lambda: up._value.get() == 0)
+    await eventually(lambda: "403" in health.watches.describe() or "Forbidden" in health.watches.describe())
+    assert health.alive()[0]
+    await api.add(DEPLOYMENTS, make_deployment())
+    api.forbidden = set()
+    await eventually(lambda: up._value.get() == 1)
+    await eventually(lambda: names.STAMPED_HASH in template_annotations(api))
+    assert health.ready()[0]
+
+
+async def test_an_operator_that_may_watch_nothing_is_alive_and_not_ready(api: FakeApi, start: Start) -> None:
+    api.forbidden = {("GET", "namespaces", "")}
+    running = await start()
+    await eventually(lambda: running.operator.health.cluster.describe().startswith("[-]"))
+    assert not running.operator.health.ready()[0]
+    assert running.operator.health.alive()[0]
+    api.forbidden = set()
+    await eventually(lambda: running.operator.health.ready()[0])

@@ -29,6 +29,7 @@ from operator_kit import (
 )
 
 from trail_operator import review
+from trail_operator.health import Health
 from trail_operator.inject import read_status
 from trail_operator.metrics import Metrics
 from trail_operator.reasons import Reason
@@ -222,7 +223,7 @@ def make_certificate(folder: Path, serial: int) -> Certificate:
 async def served(tmp_path: Path, told: list[Outcome]) -> AsyncIterator[tuple[int, CertificateWatch, Webhook]]:
     metrics = Metrics()
     watch = CertificateWatch(make_certificate(tmp_path, 1), metrics)
-    webhook = Webhook(lambda: golden_view(native=True), told.append, metrics)
+    webhook = Webhook(lambda: golden_view(native=True), told.append, metrics, Health())
     async with listening(webhook.app(), "127.0.0.1", 0, watch.context) as port:
         yield port, watch, webhook
 
@@ -281,7 +282,7 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 async def test_metrics_count_what_became_of_pods(tmp_path: Path) -> None:
     metrics = Metrics()
-    webhook = Webhook(lambda: VIEW, lambda _: None, metrics)
+    webhook = Webhook(lambda: VIEW, lambda _: None, metrics, Health())
     webhook.review(make_review(make_pod()))
     webhook.review(make_review(make_pod(hostNetwork=True)))
     webhook.review(b"")
@@ -299,5 +300,5 @@ def test_telling_may_fail_without_harm() -> None:
     def fail(_: Outcome) -> None:
         raise RuntimeError
 
-    webhook = Webhook(lambda: VIEW, fail, Metrics())
+    webhook = Webhook(lambda: VIEW, fail, Metrics(), Health())
     assert webhook.review(make_review(make_pod(hostNetwork=True))).outcome.kind == "skipped"
