@@ -1,5 +1,6 @@
-"""Whether something of ours keeps a pod from starting."""
+"""Whether something of ours keeps a pod from starting, and what a container's status tells of the cause."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,17 @@ from trail_operator import names
 from trail_operator.reasons import BlockReason
 
 _CANNOT_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
-                          "RegistryUnavailable", "ImageInspectError"})  # fmt: skip
+                          "RegistryUnavailable", "ImageInspectError",
+                          "SignatureValidationFailed"})  # fmt: skip
 _CANNOT_START = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError",
-                           "CrashLoopBackOff"})  # fmt: skip
+                           "CrashLoopBackOff", "PreCreateHookError", "PreStartHookError"})  # fmt: skip
+_SAYS_IT_ALL = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+"""Reasons that are a cause without a message."""
+_BACKS_OFF = re.compile(
+    r'back-off pulling image "[^"]*"|back-off (\S+ )?restarting failed container.*', re.IGNORECASE
+)
+"""What a kubelet says while it waits: that it does, and not why. Since 1.31 the reason of a pull follows."""
+_LONGEST = 400
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,10 @@ class Blocked:
 
     reason: BlockReason
     message: str
+    container: str = ""
+    """Which of ours; '' where it is none."""
+    telling: bool = True
+    """Whether the sentence holds a cause, and not only that the kubelet waits before it tries again."""
 
 
 def blocked(pod: Mapping[str, Any]) -> Blocked | None:
@@ -31,14 +44,63 @@ def blocked(pod: Mapping[str, Any]) -> Blocked | None:
     for container in every:
         if container.get("name") not in names.CONTAINERS:
             continue
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        cause = waiting.get("message") or waiting.get("reason")
-        why = f"{container['name']} ({container.get('image', '')}): {cause}"
-        if waiting.get("reason") in _CANNOT_PULL:
-            return Blocked(BlockReason.IMAGE_PULL_FAILED, why[:400])
-        if waiting.get("reason") in _CANNOT_START:
-            return Blocked(BlockReason.CONTAINER_FAILED, why[:400])
+        reason = _reason(container.get("state") or {})
+        if reason is not None:
+            cause, telling = cause_of(container)
+            name = str(container["name"])
+            return Blocked(
+                reason, shortened(f"{name} ({container.get('image', '')}): {cause}"), name, telling
+            )
     return _volume_missing(pod, conditions.get("PodScheduled") or {})
+
+
+def cause_of(container: Mapping[str, Any]) -> tuple[str, bool]:
+    """Why a container of a pod's status does not run, and whether that is more than that it is waited for.
+
+    A container that has ended tells it best: its own last words, else the runtime's (`StartError`), else its
+    exit code. A kubelet that backs off says nothing of its own.
+    """
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    said = _line(waiting.get("message"))
+    if said and not _BACKS_OFF.fullmatch(said):
+        return said, True
+    reason = _line(waiting.get("reason"))
+    ended = state.get("terminated")
+    # What ended before an image had to be pulled anew says nothing about the pull.
+    if ended is None and reason not in _CANNOT_PULL:
+        ended = (container.get("lastState") or {}).get("terminated")
+    if ended is not None:
+        return _last_words(ended), True
+    return said or reason, not said and reason in _SAYS_IT_ALL
+
+
+def shortened(text: str) -> str:
+    """`text` at 400 characters at most. Its end stays, since runtimes wrap a cause from outside."""
+    if len(text) <= _LONGEST:
+        return text
+    head = _LONGEST // 2
+    return f"{text[:head]} ... {text[len(text) - (_LONGEST - head - 5) :]}"
+
+
+def _reason(state: Mapping[str, Any]) -> BlockReason | None:
+    reason = (state.get("waiting") or {}).get("reason")
+    if reason in _CANNOT_PULL:
+        return BlockReason.IMAGE_PULL_FAILED
+    # Between two tries the kubelet shows the end of the one before.
+    if reason in _CANNOT_START or (state.get("terminated") or {}).get("exitCode"):
+        return BlockReason.CONTAINER_FAILED
+    return None
+
+
+def _last_words(ended: Mapping[str, Any]) -> str:
+    how = f"{_line(ended.get('reason')) or 'ended'}, exit code {ended.get('exitCode', '?')}"
+    said = _line(ended.get("message"))
+    return f"{said} ({how})" if said else how
+
+
+def _line(text: Any) -> str:
+    return " ".join(str(text or "").split())
 
 
 def _volume_missing(pod: Mapping[str, Any], scheduled: Mapping[str, Any]) -> Blocked | None:
@@ -48,5 +110,5 @@ def _volume_missing(pod: Mapping[str, Any], scheduled: Mapping[str, Any]) -> Blo
             continue
         message = str(scheduled.get("message", ""))
         if scheduled.get("status") == "False" and f'persistentvolumeclaim "{claim}"' in message:
-            return Blocked(BlockReason.VOLUME_MISSING, message[:400])
+            return Blocked(BlockReason.VOLUME_MISSING, shortened(_line(message)))
     return None

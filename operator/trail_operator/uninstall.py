@@ -16,16 +16,17 @@ from trail_operator.controller import APPS
 from trail_operator.kube import Kube, KubeError, path
 
 _POLL_S = 1.0
+_WAIT_S = 60.0
 
 log = logging.getLogger("trail.operator.uninstall")
 
 
 async def uninstall(
-    kube: Kube, namespace: str, deployment: str, webhook_configuration: str, *, wait_s: float = 120.0
+    kube: Kube, namespace: str, deployment: str, webhook_configuration: str, *, wait_s: float = _WAIT_S
 ) -> int:
     """Stops the operator and removes what it has left in the cluster; the number of workloads changed.
 
-    Raises KubeError for a refusal, and TimeoutError where the operator's pods do not end.
+    Raises KubeError for a refusal, and TimeoutError where the operator's pods do not end within `wait_s`.
     """
     where = path(APPS, "deployments", namespace, deployment)
     try:
@@ -37,9 +38,13 @@ async def uninstall(
         wanted = found["spec"]["selector"]["matchLabels"]
         label = ",".join(f"{key}={value}" for key, value in sorted(wanted.items()))
         end_s = time.monotonic() + wait_s
-        while await kube.all(path("v1", "pods", namespace), label):
+        while pods := await kube.all(path("v1", "pods", namespace), label):
             if time.monotonic() > end_s:
-                raise TimeoutError(f"pods of {namespace}/{deployment} still run; delete them, then try again")
+                left = ", ".join(sorted(str(pod["metadata"]["name"]) for pod in pods))
+                raise TimeoutError(
+                    f"pods of {namespace}/{deployment} still run after {wait_s:g} s ({left}): delete them"
+                    " (with --force where their node is gone), then try again"
+                )
             await asyncio.sleep(_POLL_S)
     return await remove_stamps(kube, webhook_configuration)
 
@@ -69,13 +74,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--webhook-configuration", required=True, metavar="NAME", help="what has pods injected"
     )
+    parser.add_argument("--wait", type=float, default=_WAIT_S, metavar="SECONDS",
+        help="for the operator's pods to end (%(default)g)")  # fmt: skip
     return parser
 
 
 async def _run(args: argparse.Namespace) -> None:
     kube = await Kube.connect()
     try:
-        await uninstall(kube, args.namespace, args.deployment, args.webhook_configuration)
+        await uninstall(kube, args.namespace, args.deployment, args.webhook_configuration, wait_s=args.wait)
     finally:
         await kube.close()
 

@@ -8,11 +8,14 @@ evicted; whatever controls them makes others, which the webhook leaves as they a
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from trail_operator import names
+from trail_operator.blocked import Blocked
 from trail_operator.cluster import Cluster, PodRecord, PolicyRecord
 from trail_operator.confighash import injection_hash
 from trail_operator.judge import asked_of, judge, template_of
@@ -23,6 +26,8 @@ from trail_operator.teller import Subject, Teller, pod_subject, workload_subject
 
 MOST = 500
 """Withdrawals that a policy's status holds."""
+MOST_CAUSES = 1000
+"""Stuck pods whose cause is remembered."""
 
 PodKey = tuple[str, str]
 
@@ -30,7 +35,7 @@ log = logging.getLogger("trail.operator")
 
 
 class Withdrawals:
-    """Keeps the time since when pods are stuck. `lock` is held by whoever writes a policy's status."""
+    """Keeps since when pods are stuck, and why. `lock` is held by whoever writes a policy's status."""
 
     def __init__(
         self,
@@ -50,13 +55,17 @@ class Withdrawals:
         self._after_s = after_s
         self._clock = clock
         self._since_s: dict[PodKey, float] = {}
+        self._causes: OrderedDict[PodKey, tuple[str, dict[tuple[str, str], str]]] = OrderedDict()
+        """By pod: its uid, and the first cause that was told, by container and reason."""
         self.lock = asyncio.Lock()
 
     def note(self, key: PodKey, pod: PodRecord | None) -> float | None:
         """A pod was seen, or is gone (None). Seconds to wait before `withdraw`, where it is newly stuck."""
         if pod is None or pod.blocked is None:
             self._since_s.pop(key, None)
+            self._causes.pop(key, None)
             return None
+        self._remember(key, pod.uid, pod.blocked)
         if key in self._since_s:
             return None
         self._since_s[key] = self._clock()
@@ -83,20 +92,21 @@ class Withdrawals:
         pod = self._cluster.pods.get(key)
         if pod is None or pod.blocked is None:
             return False
+        why = self._told(key, pod.uid, pod.blocked)
         namespace, _, name = pod.policy.partition("/")
         if (namespace, name) not in self._cluster.policies or not pod.controlled:
             self._teller.tell(
                 pod_subject(pod),
-                str(pod.blocked.reason),
-                f"TRAIL keeps this pod from starting: {pod.blocked.message}; set {names.INJECT} to disabled"
+                str(why.reason),
+                f"TRAIL keeps this pod from starting: {why.message}; set {names.INJECT} to disabled"
                 " or mend the policy, and delete the pod",
             )
             return False
         async with self.lock:
-            await self._write(namespace, name, pod)
-        self._metrics.withdrawals.labels(reason=str(pod.blocked.reason)).inc()
-        message = f"TRAIL is taken back, since it keeps pods from starting: {pod.blocked.message}"
-        self._teller.tell(self._subject(pod), str(pod.blocked.reason), message)
+            await self._write(namespace, name, pod, why)
+        self._metrics.withdrawals.labels(reason=str(why.reason)).inc()
+        message = f"TRAIL is taken back, since it keeps pods from starting: {why.message}"
+        self._teller.tell(self._subject(pod), str(why.reason), message)
         log.warning("%s: %s", pod.workload, message)
         return True
 
@@ -114,16 +124,34 @@ class Withdrawals:
                 raise
             await self._kube.create(where, _eviction("policy/v1beta1", key, uid))
 
-    async def _write(self, namespace: str, name: str, pod: PodRecord) -> None:
+    def _remember(self, key: PodKey, uid: str, why: Blocked) -> None:
+        """Keeps what a kubelet says once, and no longer while it backs off."""
+        known = self._causes.pop(key, None)
+        # Pods of a StatefulSet come back by the same name.
+        causes = known[1] if known is not None and known[0] == uid else {}
+        if why.telling:
+            causes.setdefault((why.container, str(why.reason)), why.message)
+        if causes:
+            self._causes[key] = uid, causes
+        while len(self._causes) > MOST_CAUSES:
+            self._causes.popitem(last=False)
+
+    def _told(self, key: PodKey, uid: str, why: Blocked) -> Blocked:
+        """What keeps a pod, by the cause that was told earlier where its status holds none any more."""
+        known = self._causes.get(key)
+        if why.telling or known is None or known[0] != uid:
+            return why
+        return replace(why, message=known[1].get((why.container, str(why.reason)), why.message))
+
+    async def _write(self, namespace: str, name: str, pod: PodRecord, why: Blocked) -> None:
         record = self._cluster.policies[namespace, name]
         items = [w for w in self.valid(record) if w.get("workload") != pod.workload]
-        assert pod.blocked is not None  # noqa: S101 - for the type checker; the caller has looked
         items.append(
             {
                 "workload": pod.workload,
                 "hash": pod.injection_hash,
-                "reason": str(pod.blocked.reason),
-                "message": pod.blocked.message,
+                "reason": str(why.reason),
+                "message": why.message,
                 "since": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
         )

@@ -39,6 +39,7 @@ from trail_operator.certificates import _parser as certificates_parser
 from trail_operator.config import from_arguments, make_parser
 from trail_operator.redis_secret import filled
 from trail_operator.redis_secret import parser as redis_secret_parser
+from trail_operator.uninstall import make_parser as uninstall_parser
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -321,6 +322,41 @@ def test_upgrades_and_removal_keep_policies() -> None:
     assert all(o["kind"] != "CustomResourceDefinition" for o in render())
     job = one(render(), "Job")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+
+
+@pytest.mark.parametrize("case", ["default", "on"])
+def test_what_helm_waits_for_finds_room_on_a_full_node_and_pushes_nobody_out(case: str) -> None:
+    objects = render(CASES[case])
+    operator = one(objects, "Deployment", "-operator")["spec"]["template"]["spec"]
+    for spec in (one(objects, "Job")["spec"]["template"]["spec"], one(objects, "Pod")["spec"]):
+        (container,) = spec["containers"]
+        # Zero and not nothing: a LimitRange would fill that in, and a quota refuse it.
+        assert container["resources"]["requests"] == {"cpu": "0", "memory": "32Mi"}
+        assert "cpu" not in container["resources"]["limits"]
+        assert "priorityClassName" not in spec
+        for part in ("nodeSelector", "tolerations"):
+            assert spec.get(part) == operator.get(part)
+
+
+@pytest.mark.parametrize("seconds", [30, 240, 3600])
+def test_removal_fails_by_itself_before_helm_gives_up(seconds: int) -> None:
+    values = {} if seconds == 240 else {"uninstall": {"timeoutSeconds": seconds}}
+    job = one(render(values), "Job")["spec"]
+    assert job["activeDeadlineSeconds"] == seconds
+    (container,) = job["template"]["spec"]["containers"]
+    args = uninstall_parser().parse_args(container["command"][3:])
+    # The operator may take 30 s to end.
+    assert args.wait >= 40
+    # Tries and the pauses between them, 10 s and 20 s.
+    if seconds >= 240:
+        assert (job["backoffLimit"] + 1) * args.wait + 30 <= seconds
+
+
+def test_the_pod_of_the_removal_can_be_given_class_and_resources() -> None:
+    values = {"uninstall": {"priorityClassName": "calm", "resources": {"requests": {"cpu": "10m"}}}}
+    spec = one(render(values), "Job")["spec"]["template"]["spec"]
+    assert spec["priorityClassName"] == "calm"
+    assert spec["containers"][0]["resources"]["requests"]["cpu"] == "10m"
 
 
 SCHEMA_KEYS = {

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_kit import DEPLOYMENTS, HOOKS, LABELS, OPERATOR, POLICIES, Trail, make_deployment, make_policy
+from cluster_kit import (
+    DEPLOYMENTS,
+    HOOKS,
+    LABELS,
+    OPERATOR,
+    POLICIES,
+    StepClock,
+    Trail,
+    make_deployment,
+    make_policy,
+)
 from fake_api import FakeApi
 
 
@@ -54,3 +64,11 @@ def trail() -> Trail:
         return int(module.run(parser.parse_args(words)))
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> StepClock:
+    """What waits takes its time from here."""
+    clock = StepClock()
+    monkeypatch.setattr("trail.lab.cluster.wait.CLOCK", clock)
+    return clock

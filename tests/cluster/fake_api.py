@@ -42,6 +42,8 @@ class FakeApi:
         }  # fmt: skip
         """Resources that the server has."""
         self.calls: list[tuple[str, str]] = []
+        self.down: int | None = None
+        """Every request is answered with this status; 0: the server hangs up."""
         self._version = 0
         self._lock = threading.Lock()
 
@@ -57,6 +59,8 @@ class FakeApi:
         parts = urlsplit(url)
         with self._lock:
             self.calls.append((method, parts.path))
+            if self.down is not None:
+                return _failure(self.down, "the server is not what it should be")
             if any(method == m and part in parts.path for m, part in self.refused):
                 return _failure(403, f"{method} {parts.path} is forbidden")
             if method == "GET":
@@ -125,10 +129,15 @@ def write_kubeconfig(directory: Path, url: str, namespace: str) -> Path:
 def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Head and body in one packet: the second would wait 40 ms for the acknowledgement of the first.
+        wbufsize = -1
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, answer = api.answer(self.command, self.path, body)
+            if status == 0:
+                self.close_connection = True
+                return
             encoded = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

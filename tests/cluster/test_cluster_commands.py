@@ -223,14 +223,17 @@ def test_a_context_that_is_not_there_is_said(
 def test_enable_annotates_and_says_by_which_policy(
     api: FakeApi, trail: Trail, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trail("enable", "deploy/llama") == 0
+    assert trail("enable", "deploy/llama", "--no-wait") == 0
     assert wish_of(api) == "enabled"
-    assert "llm/default" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "llm/default" in out
+    assert "not waited for" in out
+    assert "roll" not in out
 
 
 def test_enable_with_a_policy_names_it(api: FakeApi, trail: Trail) -> None:
     api.put(f"{POLICIES}/fast", make_policy("fast"))
-    assert trail("enable", "deploy/llama", "--policy", "fast") == 0
+    assert trail("enable", "deploy/llama", "--policy", "fast", "--no-wait") == 0
     assert wish_of(api) == "fast"
 
 
@@ -272,7 +275,7 @@ def test_what_is_no_workload_is_refused(
 
 def test_disable_removes_the_annotation(api: FakeApi, trail: Trail) -> None:
     api.put(f"{DEPLOYMENTS}/llama", make_deployment(**{"trail.dev/inject": "enabled"}))
-    assert trail("disable", "deploy/llama") == 0
+    assert trail("disable", "deploy/llama", "--no-wait") == 0
     assert wish_of(api) is None
 
 
@@ -280,7 +283,7 @@ def test_disable_says_disabled_where_a_selector_takes_the_pods(
     api: FakeApi, trail: Trail, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.put(f"{POLICIES}/all", make_policy("all", workloads={"selector": {"matchLabels": {"app": "llama"}}}))
-    assert trail("disable", "deploy/llama") == 0
+    assert trail("disable", "deploy/llama", "--no-wait") == 0
     assert wish_of(api) == "disabled"
     assert "llm/all" in capsys.readouterr().out
 

@@ -60,7 +60,7 @@ def test_files_that_commands_name_are_there(line: str) -> None:
 def test_the_operators_own_options_are_written_right() -> None:
     known = {option for parser in (make_parser({}), uninstall_parser()) for a in parser._actions
              for option in a.option_strings}  # fmt: skip
-    trail = {"--context"}
+    trail = {"--context", "--no-wait", "--timeout"}
     for file in DOCS:
         for line in texts(file):
             if line.split()[0] in NOT_THE_OPERATORS:

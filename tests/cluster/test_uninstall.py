@@ -39,7 +39,7 @@ async def test_it_waits_for_the_operators_pods(api: FakeApi) -> None:
     api.put("/api/v1/namespaces/trail-system/pods/o", {"metadata": {"name": "o", "labels": labels}})
     kube = await Kube.connect()
     try:
-        with pytest.raises(TimeoutError, match="still run"):
+        with pytest.raises(TimeoutError, match=r"still run after 0 s \(o\): delete them"):
             await uninstall(kube, "trail-system", "trail-operator", "trail", wait_s=0.0)
     finally:
         await kube.close()

@@ -112,9 +112,8 @@ async def _policy(session: Session, target: str) -> Object:
         raise ClusterError(f"{error}, or the name of a TrailPolicy") from error
     obj = await fetch(session, workload.path(session.namespace), str(workload))
     wish = (obj["metadata"].get("annotations") or {}).get(names.INJECT)
-    outcome = of_workload(
-        await look(session, await find_operator(session), foreign(wish)), obj, workload.kind
-    ).outcome
+    sight = await look(session, await find_operator(session), foreign(wish))
+    outcome = of_workload(sight, obj, workload.kind).outcome
     if not isinstance(outcome, TrailPolicy):
         why = f": {outcome.message}" if isinstance(outcome, Skip) else ""
         raise ClusterError(f"no TrailPolicy applies to {workload}{why}")

@@ -5,18 +5,22 @@ import argparse
 from trail.lab.cluster.session import add_arguments, parse_workload
 from trail.lab.cluster.session import run as run_session
 from trail.lab.cluster.switch import enable
+from trail.lab.cluster.wait import add_wait_arguments
 from trail_operator.resolve import is_policy
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `trail enable`."""
     parser.description = (
-        "Annotate a Deployment or StatefulSet so that its pods roll and run with TRAIL. Exit code 1 where"
-        " nothing would be injected; the reason is printed."
+        "Annotate a Deployment or StatefulSet, and wait until the operator has stamped it, its pods have"
+        " rolled, and each runs with TRAIL. Exit code 0 where that has come about; 1 where it will not, with"
+        " the reason; 3 where it takes longer than --timeout. Ending the wait ends nothing else: the"
+        " annotation stays."
     )
     parser.add_argument("workload", type=parse_workload, metavar="deploy/NAME", help="or statefulset/NAME")
     parser.add_argument("--policy", type=_policy, default=None, metavar="POLICY",
         help="a TrailPolicy of its namespace, or NAMESPACE/POLICY (whatever applies there)")  # fmt: skip
+    add_wait_arguments(parser)
     add_arguments(parser)
 
 
@@ -27,6 +31,7 @@ def _policy(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 with the reason."""
+    """0, 1 with the reason, 3 for what is late."""
+    timeout_s = args.timeout if args.wait else None
     wish = args.policy or "enabled"
-    return run_session("enable", args, lambda session: enable(session, args.workload, wish))
+    return run_session("enable", args, lambda session: enable(session, args.workload, wish, timeout_s))

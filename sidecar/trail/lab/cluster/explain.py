@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trail.lab.cluster.outlook import Operator, find_operator, foreign, look, of_pod, withdrawn
+from trail.lab.cluster.outlook import Operator, Sight, Withdrawal, find_operator, foreign, look, of_pod
 from trail.lab.cluster.session import (
     APPS,
     PLURALS,
@@ -18,7 +18,6 @@ from trail.lab.cluster.session import (
     run as run_session,
 )
 from trail_operator import names
-from trail_operator.cluster import Cluster
 from trail_operator.confighash import policy_hash
 from trail_operator.inject import read_status
 from trail_operator.kube import path
@@ -49,32 +48,35 @@ async def _explain(session: Session, name: str) -> int:
     status = read_status(pod)
     workload = workload_of(pod, session.namespace)
     wish = await _wish(session, workload)
-    cluster = await look(
+    sight = await look(
         session, await find_operator(session), foreign(wish, annotations(pod).get(names.INJECT))
     )
+    outcome, item = of_pod(sight, pod, session.namespace, wish)
     if status is not None and status.get("injected") is True:
-        print("\n".join(injected(pod, status, cluster)))
+        print("\n".join((*injected(pod, status, sight), *taken_back(item))))
         return 0
-    outcome = of_pod(cluster, pod, session.namespace, wish)
-    lines = list(bare(status, outcome, wish))
-    policies = await allowed(session.kube.all(path(names.API_VERSION, names.PLURAL, session.namespace)), [])
-    if (item := withdrawn(policies, workload)) is not None:
-        lines += [f"TRAIL was taken back from {workload} at {item.get('since')}: {item.get('message')}",
-                  "mend that, or change the TrailPolicy, and delete the pod"]  # fmt: skip
-    elif status is None and outcome.kind == "injected":
+    lines = [*bare(status, outcome, wish), *taken_back(item)]
+    if status is None and outcome.kind == "injected":
         lines += [f"cause: {why}" for why in await _causes(session, pod)]
     print("\n".join(lines))
     return 1
 
 
-def injected(pod: Object, status: Mapping[str, Any], cluster: Cluster) -> Iterator[str]:
+def taken_back(item: Withdrawal | None) -> Iterator[str]:
+    """What is to say of a withdrawal from the pod's workload."""
+    if item is not None:
+        yield f"TRAIL was taken back from {item.workload} at {item.since} ({item.reason}): {item.message}"
+        yield f"a pod that is made anew stays without TRAIL: {item.advice}"
+
+
+def injected(pod: Object, status: Mapping[str, Any], sight: Sight) -> Iterator[str]:
     """What is to say of an injected pod."""
     yield f"{pod['metadata']['name']} was injected by TrailPolicy {status.get('policy')}"
     yield f"vLLM is container {status.get('container')}; it belongs to {status.get('workload')}"
     kind = "a native sidecar" if status.get("native") else "a plain container"
     yield f"{names.SIDECAR} is {kind}: {_state(pod)}"
     namespace, _, name = str(status.get("policy", "")).partition("/")
-    record = cluster.policies.get((namespace, name))
+    record = sight.cluster.policies.get((namespace, name))
     if record is None:
         yield "its policy is gone, or you may not see it; the pod keeps what it was given"
     elif record.entry.policy is None:

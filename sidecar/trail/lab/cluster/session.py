@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import ClientError
+
 from trail_operator import names
 from trail_operator.kube import Kube, KubeError, path
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED, EXIT_LATE, EXIT_INTERRUPTED = 1, 3, 130
 APPS = "apps/v1"
 PLURALS = {"Deployment": "deployments", "StatefulSet": "statefulsets"}
 _KINDS = {
@@ -26,9 +28,26 @@ _KINDS = {
 
 Object = dict[str, Any]
 
+NO_ANSWER = (OSError, TimeoutError, ssl.SSLError, ClientError)
+"""What a connection ends with: a server that hangs up in the middle is no OSError for aiohttp."""
+
 
 class ClusterError(Exception):
     """What the user asked for cannot be done; the message says why and what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class LateError(ClusterError):
+    """What was waited for has not come about in time."""
+
+    exit_code = EXIT_LATE
+
+
+class InterruptedWaitError(ClusterError):
+    """Somebody has waited long enough."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,11 @@ def parse_workload(text: str) -> Workload:
 
 
 def run(name: str, args: argparse.Namespace, work: Callable[[Session], Awaitable[int]]) -> int:
-    """Does `work` on the cluster; its exit code, or 1 with one sentence on standard error, 130 on Ctrl-C."""
+    """Does `work` on the cluster; its exit code.
+
+    Otherwise one sentence on standard error, and 1, 3 for what is late, 130 on Ctrl-C.
+    """
+    code = EXIT_FAILED
     try:
         code = asyncio.run(_run(args, work))
         sys.stdout.flush()
@@ -85,16 +108,15 @@ def run(name: str, args: argparse.Namespace, work: Callable[[Session], Awaitable
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except ClusterError as error:
-        message = str(error)
+        message, code = str(error), error.exit_code
     except KubeError as error:
         message = _refused(error)
-    except (OSError, TimeoutError, ssl.SSLError) as error:
-        said = str(error) or type(error).__name__
-        message = f"the cluster does not answer: {said}; is it up, and the context right?"
+    except NO_ANSWER as error:
+        message = f"the cluster does not answer: {said(error)}; is it up, and the context right?"
     else:
         return code
     print(f"trail {name}: {message}", file=sys.stderr)
-    return EXIT_FAILED
+    return code
 
 
 async def _run(args: argparse.Namespace, work: Callable[[Session], Awaitable[int]]) -> int:
@@ -105,8 +127,7 @@ async def _run(args: argparse.Namespace, work: Callable[[Session], Awaitable[int
         await config.load_kube_config(context=args.context or None, client_configuration=settings)
         contexts, active = config.list_kube_config_contexts()
     except Exception as error:  # whatever a file of the user's may hold
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ClusterError(f"no cluster: {said}; set KUBECONFIG or give --context") from error
+        raise ClusterError(f"no cluster: {said(error)}; set KUBECONFIG or give --context") from error
     context = next((c for c in contexts if c["name"] == args.context), active)
     namespace = args.namespace or context.get("context", {}).get("namespace") or "default"
     settings.retries = 1
@@ -115,6 +136,11 @@ async def _run(args: argparse.Namespace, work: Callable[[Session], Awaitable[int
         return await work(Session(kube, namespace))
     finally:
         await kube.close()
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _refused(error: KubeError) -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trail.lab.cluster.outlook import Operator, find_operator
+from trail.lab.cluster.outlook import Operator, find_operator, sight_of, withdrawn
 from trail.lab.cluster.session import (
     APPS,
     PLURALS,
@@ -21,6 +21,7 @@ from trail_operator.cluster import to_workload
 from trail_operator.inject import read_status
 from trail_operator.kube import path
 from trail_operator.pods import workload_of
+from trail_operator.reasons import Reason
 from trail_operator.stamp import Stamp
 from trail_operator.status import condition
 
@@ -63,7 +64,7 @@ async def _status(session: Session, args: argparse.Namespace) -> int:
     ]
     wishes = {record.key: record.wish or "" for record in records if record.wish or record.stamp != Stamp()}
     policy_rows = [policy_row(policy) for policy in found]
-    workloads = workload_rows(found, pods, wishes)
+    workloads = workload_rows(found, pods, wishes, operator)
     if args.json:
         report = {"operator": _operator(operator), "policies": policy_rows, "workloads": workloads}
         print(json.dumps(report, indent=2))
@@ -102,7 +103,7 @@ def policy_row(policy: Object) -> dict[str, Any]:
 
 
 def workload_rows(
-    found: Sequence[Object], pods: Sequence[Object], wishes: Mapping[str, str]
+    found: Sequence[Object], pods: Sequence[Object], wishes: Mapping[str, str], operator: Operator
 ) -> list[dict[str, Any]]:
     """Lines of the workloads that ask for TRAIL or whose pods the webhook has spoken about."""
     c = {
@@ -126,7 +127,11 @@ def workload_rows(
             row["policy"] = status.get("policy")
         else:
             row["skipped"] = status.get("reason")
+    sight = sight_of(found, operator)
     for key, row in rows.items():
+        if withdrawn(sight, key) is not None:
+            # Pods that are made anew are; those that are there may have come before.
+            row["skipped"] = str(Reason.WITHDRAWN)
         row["injected"] = f"{row['injected']}/{totals.get(key, 0)}"
         row["c"] = c.get(key)
     return [rows[key] for key in sorted(rows)]
