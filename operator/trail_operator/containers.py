@@ -15,13 +15,13 @@ from trail_operator.policy import (
     TrailPolicy,
     UrlPredictor,
 )
+from trail_operator.resources import copy_resources, sidecar_resources
 from trail_operator.settings import InjectionSettings
 
 Built = dict[str, Any]
 
 SHARED_MIB_PER_ENGINE = 512
 """The ring takes 64 MiB at hidden size 4096, in proportion at others; allocated at the start."""
-_COPY_RESOURCES = {"cpu": "100m", "memory": "64Mi"}
 _CONFIG_MAP_ITEMS = {
     "trail.json": "trail.json",
     "probe.safetensors": "probe.safetensors",
@@ -45,15 +45,16 @@ class Plan:
     """`namespace/kind/name`."""
 
 
-def init_containers(plan: Plan) -> list[Built]:
+def init_containers(plan: Plan, pod: Mapping[str, Any]) -> list[Built]:
     """Copies of plugin and predictor, and the sidecar where it is native. None of them can fail the pod.
 
-    They come after the pod's own: a network that an init container sets up is there then, and a model's
-    download is not held up.
+    `pod` is as its author wrote it. They come after the pod's own: a network that an init container sets up
+    is there then, and a model's download is not held up.
     """
     out = [
         _copy(
             plan,
+            pod,
             names.ENGINE,
             image=plan.policy.engine_image or plan.settings.engine_image,
             source="/trail/engine",
@@ -67,6 +68,7 @@ def init_containers(plan: Plan) -> list[Built]:
         out.append(
             _copy(
                 plan,
+                pod,
                 names.PREDICTOR,
                 image=predictor.image,
                 source=predictor.path,
@@ -76,12 +78,15 @@ def init_containers(plan: Plan) -> list[Built]:
             )
         )
     if plan.native:
-        out.append({**sidecar(plan), "restartPolicy": "Always"})
+        out.append({**sidecar(plan, pod), "restartPolicy": "Always"})
     return out
 
 
-def sidecar(plan: Plan) -> Built:
-    """The sidecar's container. No probe: nothing of ours decides whether the pod is ready."""
+def sidecar(plan: Plan, pod: Mapping[str, Any]) -> Built:
+    """The sidecar's container for `pod`, which is as its author wrote it.
+
+    No probe: nothing of ours decides whether the pod is ready.
+    """
     policy = plan.policy
     mounts = [_mount(names.VOLUME_RUN, names.RUN_DIR), _mount(names.VOLUME_TMP, "/tmp")]  # noqa: S108 - of our own container
     command = ["trail-supervisor"]
@@ -98,7 +103,7 @@ def sidecar(plan: Plan) -> Built:
         "command": [*command, "--", "trail", "sidecar"],
         "env": _sidecar_environment(plan),
         "ports": [{"name": names.PORT_NAME, "containerPort": policy.sidecar.metrics_port, "protocol": "TCP"}],
-        "resources": {part: dict(values) for part, values in policy.sidecar.resources.items()},
+        "resources": _sidecar_resources(plan, pod),
         "securityContext": _security(plan.settings),
         "volumeMounts": mounts,
     }
@@ -135,6 +140,15 @@ def engine_environment(plan: Plan) -> dict[str, str]:
     return out
 
 
+def engine_defaults(plan: Plan) -> dict[str, str]:
+    """What vLLM's container gets where it does not set the variable itself."""
+    telemetry = plan.policy.telemetry
+    if not telemetry.endpoint:
+        return {}
+    # vLLM hands a client's trace to its scheduler only where it traces by itself.
+    return {"TRAIL_OTLP_ENDPOINT": telemetry.endpoint, "TRAIL_TRACE_RATIO": f"{telemetry.sample_ratio:g}"}
+
+
 def engine_mounts() -> list[Built]:
     """What vLLM's container mounts."""
     return [
@@ -154,6 +168,13 @@ def predictor_path(plan: Plan) -> str:
             return names.PREDICTOR_DIR
         case ImagePredictor() | UrlPredictor():
             return names.PREDICTOR_PATH
+
+
+def _sidecar_resources(plan: Plan, pod: Mapping[str, Any]) -> Built:
+    stated = plan.policy.sidecar.resources
+    if stated is None:
+        return sidecar_resources(pod, pod["spec"]["containers"][plan.target.index])
+    return {part: dict(values) for part, values in stated.items()}
 
 
 def _sidecar_environment(plan: Plan) -> list[Built]:
@@ -199,7 +220,10 @@ def _sidecar_environment(plan: Plan) -> list[Built]:
     return out
 
 
-def _copy(plan: Plan, name: str, *, image: str, source: str, target: str, volume: str, into: str) -> Built:
+def _copy(
+    plan: Plan, pod: Mapping[str, Any], name: str, *,
+    image: str, source: str, target: str, volume: str, into: str,
+) -> Built:  # fmt: skip
     """An init container that puts a directory of its image in place by rename. Whatever fails, it ends well:
     vLLM then finds no plugin, or the sidecar no predictor."""
     new = shlex.quote(f"{target}.new")
@@ -212,7 +236,7 @@ def _copy(plan: Plan, name: str, *, image: str, source: str, target: str, volume
         "image": image,
         "imagePullPolicy": plan.settings.pull_policy,
         "command": ["/bin/sh", "-c", script],
-        "resources": {"requests": dict(_COPY_RESOURCES), "limits": dict(_COPY_RESOURCES)},
+        "resources": copy_resources(pod),
         "securityContext": _security(plan.settings),
         "volumeMounts": [_mount(volume, into)],
     }

@@ -22,6 +22,7 @@ from trail_operator.confighash import injection_hash, policy_hash
 from trail_operator.containers import (
     Built,
     Plan,
+    engine_defaults,
     engine_environment,
     engine_mounts,
     init_containers,
@@ -41,9 +42,9 @@ def inject(pod: Mapping[str, Any], plan: Plan) -> Built:
     vllm = spec["containers"][plan.target.index]
     added, replaced = _extend_environment(vllm, _wanted_environment(pod, vllm, plan))
     vllm.setdefault("volumeMounts", []).extend(engine_mounts())
-    spec.setdefault("initContainers", []).extend(init_containers(plan))
+    spec.setdefault("initContainers", []).extend(init_containers(plan, pod))
     if not plan.native:
-        spec["containers"].append(sidecar(plan))
+        spec["containers"].append(sidecar(plan, pod))
     spec.setdefault("volumes", []).extend(volumes(plan))
     bare = "securityContext" not in spec
     groups = spec.setdefault("securityContext", {}).setdefault("supplementalGroups", [])
@@ -115,7 +116,8 @@ def read_status(pod: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _wanted_environment(pod: Mapping[str, Any], vllm: Mapping[str, Any], plan: Plan) -> dict[str, str]:
     present = environment(vllm)
-    wanted = engine_environment(plan)
+    defaults = {name: value for name, value in engine_defaults(plan).items() if name not in present}
+    wanted = {**engine_environment(plan), **defaults}
     # Behind the user's own entries: nothing of theirs is shadowed.
     path = str(present.get("PYTHONPATH", {}).get("value") or annotations(pod).get(names.PYTHON_PATH) or "")
     wanted["PYTHONPATH"] = ":".join(filter(None, [path.rstrip(":"), names.ENGINE_PATH]))

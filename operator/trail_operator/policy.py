@@ -6,7 +6,7 @@ together. Names and ranges of scheduling policies are those of `trail.policy.spe
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trail.policy.spec import PolicySpec
@@ -17,11 +17,6 @@ WITHOUT_PREDICTOR = frozenset({"fcfs", "oracle"})
 DEFAULT_METRICS_PORT = 9464
 SHADOW_LOG_MIB = 64
 """What a shadow leaves behind is its log."""
-DEFAULT_RESOURCES: dict[str, dict[str, str]] = {
-    # Requests equal limits, so that a pod of class Guaranteed keeps its class.
-    "requests": {"cpu": "1", "memory": "2Gi"},
-    "limits": {"cpu": "1", "memory": "2Gi"},
-}
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _SIZE = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|k|M|G)?")
@@ -114,7 +109,8 @@ class SidecarSettings:
     threads: int = 1
     metrics_port: int = DEFAULT_METRICS_PORT
     shared_memory: str = ""
-    resources: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: DEFAULT_RESOURCES)
+    resources: Mapping[str, Mapping[str, str]] | None = None
+    """None: what fits the pod (`resources.sidecar_resources`)."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +278,7 @@ def _sidecar(obj: Object) -> SidecarSettings:
     shared = obj.get("sharedMemory")
     if shared is not None and not _is_quantity(shared, _SIZE):
         raise PolicyError(f"{where}sharedMemory is {shared!r}; give a size such as 512Mi")
-    resources: Mapping[str, Mapping[str, str]] = DEFAULT_RESOURCES
+    resources: Mapping[str, Mapping[str, str]] | None = None
     if obj.get("resources") is not None:
         given = fields.mapping(obj, "resources", where)
         resources = {

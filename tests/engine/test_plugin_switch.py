@@ -209,3 +209,25 @@ def test_without_opentelemetry_or_with_another_vllm_there_are_no_traces_and_trai
     assert plugin.switch_on(tracing, engine_args(), config) == ""
     assert config.observability_config.otlp_traces_endpoint is None
     assert config.scheduler_config.scheduler_cls == plugin.SCHEDULER
+
+
+@pytest.mark.parametrize(
+    ("ratio", "theirs", "endpoint", "sampler"),
+    [
+        ("0.1", {}, None, ("parentbased_traceidratio", "0.1")),
+        ("", {}, None, (None, None)),
+        ("0.1", {"OTEL_TRACES_SAMPLER": "always_off"}, None, ("always_off", None)),
+        ("0.1", {}, "http://mine:4317", (None, None)),
+    ],
+)
+def test_vllms_own_spans_are_sampled_as_the_sidecars_are(
+    ratio: str, theirs: dict[str, str], endpoint: str | None, sampler: tuple[str | None, str | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Where TRAIL switched vLLM's tracing on: a user's own tracing and sampler stay as they are."""
+    environment = dict(theirs)
+    monkeypatch.setattr(plugin.os, "environ", environment)
+    tracing = replace(CONFIG, otlp_endpoint="http://collector:4317", trace_ratio=ratio)
+    config = vllm_config(observability_config__otlp_traces_endpoint=endpoint)
+    assert plugin.switch_on(tracing, engine_args(), config) == ""
+    assert (environment.get("OTEL_TRACES_SAMPLER"), environment.get("OTEL_TRACES_SAMPLER_ARG")) == sampler

@@ -258,7 +258,7 @@ def test_running_pods_roll_for_what_they_cannot_be_told(change: dict[str, Any], 
 )
 def test_the_sidecar_is_told_of_judging_and_shadow(change: dict[str, Any], tells: dict[str, str]) -> None:
     plan = make_plan(**change)
-    told = {entry["name"]: entry.get("value") for entry in sidecar(plan)["env"]}
+    told = {entry["name"]: entry.get("value") for entry in sidecar(plan, make_pod())["env"]}
     names = ("TRAIL_QUALITY", "TRAIL_DECISION_LOG", "TRAIL_DECISION_LOG_MIB")
     assert {name: told[name] for name in names if name in told} == tells
     assert parse_scheduling(told["TRAIL_POLICY"]).shadow == plan.policy.scheduling.shadow
@@ -331,3 +331,23 @@ def test_sidecars_of_the_embedded_redis_have_a_user_of_their_workload() -> None:
         urls[name] = next(e["value"] for e in sidecar["env"] if e["name"] == "TRAIL_REDIS_URL")
         assert urls[name] == with_user("redis://trail-redis:6379/0", key, sidecar_user(f"llm/pod/{name}"))
     assert urls["llama"] != urls["chat"]
+
+
+def test_vllm_traces_where_the_sidecar_does_unless_it_says_otherwise() -> None:
+    """Only where vLLM traces does it hand a client's trace on, and the sidecar's spans join it."""
+    plan = make_plan(telemetry={"otlpEndpoint": "http://collector:4317", "sampleRatio": 0.25})
+
+    def environment(pod: dict[str, Any]) -> dict[str, str]:
+        return {
+            entry["name"]: entry.get("value") for entry in inject(pod, plan)["spec"]["containers"][0]["env"]
+        }
+
+    found = environment(make_pod())
+    assert found["TRAIL_OTLP_ENDPOINT"] == "http://collector:4317"
+    assert found["TRAIL_TRACE_RATIO"] == "0.25"
+    mine = make_pod()
+    mine["spec"]["containers"][0]["env"] = [{"name": "TRAIL_OTLP_ENDPOINT", "value": "http://mine:4317"}]
+    assert environment(mine)["TRAIL_OTLP_ENDPOINT"] == "http://mine:4317"
+    assert strip(inject(mine, plan)) == mine
+    bare = {entry["name"] for entry in inject(make_pod(), make_plan())["spec"]["containers"][0]["env"]}
+    assert not {"TRAIL_OTLP_ENDPOINT", "TRAIL_TRACE_RATIO"} & bare

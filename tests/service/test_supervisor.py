@@ -238,3 +238,41 @@ def test_the_supervisor_fetches_first_and_tries_again(shop: Shop, tmp_path: Path
     assert shop.asked == 3
     process.terminate()
     assert process.wait(60) == 0
+
+
+STARTS = """
+import os, sys, time
+book, ready = sys.argv[1], int(os.environ["TRAIL_READY_FD"])
+def say(word):
+    fd = os.open(book, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, (word + "\\n").encode())
+    os.close(fd)
+say(str(os.getpid()))
+end = time.process_time() + 0.3
+while time.process_time() < end:
+    pass
+os.write(ready, b".")
+os.close(ready)
+say("up")
+time.sleep(120)
+"""
+
+
+def test_a_killed_sidecar_says_when_it_is_up_again(tmp_path: Path) -> None:
+    """The first start of a pod is nobody's hindrance; each later one is beside a vLLM that serves."""
+    book = tmp_path / "book"
+    container = Container(tmp_path, command=[sys.executable, "-c", STARTS, str(book)])
+    os.kill(int(container.wait_for(2)[0]), signal.SIGKILL)
+    assert container.wait_for(4)[1::2] == ["up", "up"]
+    time.sleep(3 * supervisor._POLL_S)
+    said = container.stop()
+    assert said.count("the sidecar is up") == 1
+
+
+def test_what_an_earlier_life_left_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRAIL_DIR", raising=False)
+    assert not supervisor._been_here()
+    monkeypatch.setenv("TRAIL_DIR", str(tmp_path))
+    assert not supervisor._been_here()
+    (tmp_path / "board-0.board").touch()
+    assert supervisor._been_here()

@@ -35,6 +35,8 @@ class EngineConfig:
     heartbeat_ns: int = int(names.DEFAULT_HEARTBEAT_MS * 1e6)
     stats: bool = False
     otlp_endpoint: str = ""
+    trace_ratio: str = ""
+    """As OpenTelemetry's own variable takes it; empty: whatever that says."""
     problem: str = ""
 
     @classmethod
@@ -51,6 +53,7 @@ class EngineConfig:
                 heartbeat_ns=_heartbeat_ns(environ.get(names.ENV_HEARTBEAT_MS, "")),
                 stats=environ.get(ENV_STATS, "").strip() == "1",
                 otlp_endpoint=environ.get(names.ENV_OTLP_ENDPOINT, "").strip(),
+                trace_ratio=environ.get(names.ENV_TRACE_RATIO, "").strip(),
             )
         except ConfigError as error:
             return cls(problem=str(error))

@@ -72,13 +72,16 @@ def switch_on(config: EngineConfig, engine_args: Any, vllm_config: Any) -> str:
     else:
         logger.info("TRAIL is on without export: no layers are named, ranks come from prompts alone")
     if config.otlp_endpoint:
-        trace(config.otlp_endpoint, vllm_config)
+        trace(config.otlp_endpoint, config.trace_ratio, vllm_config)
     return ""
 
 
-def trace(endpoint: str, vllm_config: Any) -> None:
+def trace(endpoint: str, ratio: str, vllm_config: Any) -> None:
     """Have vLLM trace to `endpoint`, unless its user has set another: only then it passes trace headers on to
-    its scheduler, and from there to the sidecar."""
+    its scheduler, and from there to the sidecar.
+
+    It traces `ratio` of the requests whose client says nothing, where its user has chosen no sampler.
+    """
     try:
         observability = vllm_config.observability_config
         if observability.otlp_traces_endpoint is not None:
@@ -87,6 +90,9 @@ def trace(endpoint: str, vllm_config: Any) -> None:
             logger.warning("TRAIL: no traces: vLLM's environment lacks OpenTelemetry's SDK or OTLP exporter")
             return
         observability.otlp_traces_endpoint = endpoint
+        if ratio and "OTEL_TRACES_SAMPLER" not in os.environ:
+            os.environ["OTEL_TRACES_SAMPLER"] = "parentbased_traceidratio"
+            os.environ["OTEL_TRACES_SAMPLER_ARG"] = ratio
         logger.info("TRAIL: vLLM's spans go to %s", endpoint)
     except Exception as error:  # noqa: BLE001 - requests are served without traces as well
         logger.warning("TRAIL: no traces: %s: %s", type(error).__name__, error)

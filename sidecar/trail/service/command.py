@@ -1,11 +1,13 @@
 """`trail sidecar`: the sidecar as a process."""
 
 import argparse
+import contextlib
 import logging
 import os
 
 from trail.service.config import add_arguments, from_arguments
 from trail.service.logs import get_logger, set_up_logging
+from trail.service.startup_share import ENV_READY_FD
 from trail.service.stop_signals import StopSignals
 
 EXIT_USAGE = 2
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(error)
     try:
         sidecar.start()
-        sidecar.wait(stop)
+        sidecar.wait(stop, on_loaded=tell_supervisor)
         get_logger().info("stopping")
     except (SidecarError, ArtefactError, WireError, ValueError) as error:
         return _refuse(error)
@@ -51,6 +53,15 @@ def run(args: argparse.Namespace) -> int:
     # prompt predictor's thread, and has torch's bindings report leaks of their own.
     logging.shutdown()
     os._exit(0)
+
+
+def tell_supervisor() -> None:
+    """Says that everything is loaded, to a supervisor that had this process start in turns with vLLM."""
+    descriptor = os.environ.pop(ENV_READY_FD, "")
+    if descriptor.isdigit():
+        with contextlib.suppress(OSError):
+            os.write(int(descriptor), b".")
+            os.close(int(descriptor))
 
 
 def _refuse(error: Exception) -> int:

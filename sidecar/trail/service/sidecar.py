@@ -18,6 +18,7 @@ from trail.predict.quality import Quality
 from trail.predict.refine import Refiner
 from trail.service.catalogue import complete
 from trail.service.config import SidecarConfig
+from trail.service.cores import usable_cores
 from trail.service.courtesy import Courtesy
 from trail.service.decision_log import DecisionLog, LaneRecorder
 from trail.service.directory_lock import DirectoryLock, SidecarError
@@ -29,7 +30,7 @@ from trail.service.metrics import Metrics
 from trail.service.observe import ObserveService
 from trail.service.policy_box import PolicyBox, policy_label
 from trail.service.prediction import Predictor
-from trail.service.prompting import PromptPredictorLike, PromptWorker
+from trail.service.prompting import PromptPredictorLike, PromptState, PromptWorker
 from trail.service.quality import QualityMonitor
 from trail.service.server import (
     ControlService,
@@ -51,6 +52,9 @@ from trail.wire.names import board_path, ring_path, socket_path
 
 _HANG_NS = 1_000_000_000
 _WATCH_S = 0.2
+LEAST_CORES = 0.5
+"""A quota below this stops all threads for longer than an engine waits for a heartbeat, whenever they used it
+up."""
 _SWITCH_S = 0.5e-3
 
 log = get_logger()
@@ -119,10 +123,14 @@ class Sidecar:
         self._start_loop()
         self._link_to_redis()
 
-    def wait(self, stop: Stop) -> None:
-        """Keeps health up to date until `stop`."""
+    def wait(self, stop: Stop, on_loaded: Callable[[], None] = lambda: None) -> None:
+        """Keeps health up to date until `stop`; calls `on_loaded` once everything is loaded."""
+        told = False
         while not stop.is_set():
             self.refresh_health()
+            if not told and (self.prompts is None or self.prompts.state is not PromptState.LOADING):
+                told = True
+                on_loaded()
             stop.wait(_WATCH_S)
 
     def refresh_health(self) -> None:
@@ -282,7 +290,7 @@ class Sidecar:
         from trail.predict.artefact import load_probe, load_prompt
         from trail.predict.probe import FASTEST, MEASURED_FROM
 
-        torch.set_num_threads(self.config.threads)
+        torch.set_num_threads(self._threads())
         manifest, path = self.manifest, self.config.predictor
         refiner = Refiner(manifest.bins, manifest.decoding)
         if manifest.layer is not None:
@@ -303,6 +311,22 @@ class Sidecar:
             self.telemetry,
             on_loaded=_freeze,
         )
+
+    def _threads(self) -> int:
+        """Threads of a prediction: as configured, and no more than there are cores for."""
+        cores = usable_cores()
+        threads = max(1, min(self.config.threads, int(cores)))
+        if threads < self.config.threads:
+            log.warning(
+                "%d threads are asked for (--threads) and this process may use %.3g cores: %d are used",
+                self.config.threads, cores, threads,
+            )  # fmt: skip
+        if cores < LEAST_CORES:
+            log.warning(
+                "this process may use %.2g of a core, less than the %.2g that keep its heartbeat on time:"
+                " raise the CPU limit (spec.sidecar.resources)", cores, LEAST_CORES,
+            )  # fmt: skip
+        return threads
 
     def _start_loop(self) -> None:
         loop = SidecarLoop(self.lanes, self.inbox, self.prompts, self.telemetry.metrics)

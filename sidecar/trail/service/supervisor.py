@@ -14,8 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from trail.service.cores import idle_seconds
 from trail.service.fetch import FetchError, fetch_archive
+from trail.service.startup_share import CONTENDED_BELOW, ENV_READY_FD, StartupShare
 from trail.service.stop_signals import StopSignals
+from trail.wire.names import BOARDS, ENV_DIR
 
 FIRST_S, LONGEST_S, HEALTHY_S = 1.0, 60.0, 120.0
 GRACE_S = 5.0
@@ -59,18 +62,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def keep_running(command: Sequence[str], stop: StopSignals) -> None:
-    """Starts `command` again whenever it ends, until `stop`; then ends it and waits for it."""
+    """Starts `command` again whenever it ends, until `stop`; then ends it and waits for it.
+
+    Beside a vLLM that may serve already, which is any start but a pod's first, it starts in turns with it.
+    """
     backoff = Backoff()
+    contended = _been_here()
+    beside_vllm = contended
     while not stop.is_set():
         began_s = time.monotonic()
-        child = _start(command)
-        code = _wait(child, stop) if child is not None else None
+        child, ready_fd = _start(command)
+        code = None
+        if child is not None:
+            share = StartupShare(child.pid, ready_fd, time.monotonic, contended) if beside_vllm else None
+            code = _wait(child, stop, share)
+            os.close(ready_fd)
         if stop.is_set():
             break
         pause_s = backoff.pause_s(time.monotonic() - began_s)
         if child is not None:
             log.warning("the sidecar ended with exit code %s; again in %.0f s", code, pause_s)
+        idle_s, rested_s = idle_seconds(), time.monotonic()
         _rest(pause_s, stop)
+        idle_cores = (idle_seconds() - idle_s) / max(time.monotonic() - rested_s, 1e-3)
+        beside_vllm, contended = True, idle_cores < CONTENDED_BELOW
+
+
+def _been_here() -> bool:
+    """Whether an earlier life of this container has left its files to an engine."""
+    directory = os.environ.get(ENV_DIR, "")
+    return bool(directory) and any(Path(directory).glob(BOARDS))
 
 
 def _fetch(url: str, sha256: str, into: Path, stop: StopSignals) -> bool:
@@ -88,18 +109,27 @@ def _fetch(url: str, sha256: str, into: Path, stop: StopSignals) -> bool:
     return False
 
 
-def _start(command: Sequence[str]) -> "subprocess.Popen[bytes] | None":
+def _start(command: Sequence[str]) -> "tuple[subprocess.Popen[bytes] | None, int]":
+    """The child, and a descriptor that becomes readable when it is up or gone."""
+    ready_fd, its_end = os.pipe()
     try:
-        return subprocess.Popen(list(command))
+        environment = {**os.environ, ENV_READY_FD: str(its_end)}
+        return subprocess.Popen(list(command), pass_fds=[its_end], env=environment), ready_fd
     except OSError as error:
+        os.close(ready_fd)
         log.error("%s cannot be started: %s", command[0], error.strerror)  # noqa: TRY400 - needs no traceback
-        return None
+        return None, -1
+    finally:
+        os.close(its_end)
 
 
-def _wait(child: "subprocess.Popen[bytes]", stop: StopSignals) -> int:
+def _wait(child: "subprocess.Popen[bytes]", stop: StopSignals, share: StartupShare | None) -> int:
     while (code := child.poll()) is None:
         _reap_strays(child.pid)
-        if stop.wait(_POLL_S):
+        if share is not None and share.over:
+            log.info("the sidecar is up, %s", share.describe())
+            share = None
+        if share.turn(stop.wait) if share is not None else stop.wait(_POLL_S):
             child.terminate()
             try:
                 return child.wait(GRACE_S)

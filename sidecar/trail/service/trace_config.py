@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trail.service.otlp_settings import place_of
-from trail.wire.names import ENV_OTLP_ENDPOINT
+from trail.wire.names import ENV_OTLP_ENDPOINT, ENV_TRACE_RATIO
 
-ENV_RATIO = "TRAIL_TRACE_RATIO"
-"""Share of requests to trace of those whose client says nothing about it, 0 to 1."""
 ENV_KEEP_PREEMPTED = "TRAIL_TRACE_KEEP_PREEMPTED"
 """`1` traces every preempted request, whatever the sampling."""
 ENV_KEEP_WAITED = "TRAIL_TRACE_KEEP_WAITED_S"
@@ -57,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="a span a request goes to this OTLP receiver, as in http://localhost:4317"
         f" (${ENV_OTLP_ENDPOINT}, ${_OTEL_ENDPOINTS[0]}, ${_OTEL_ENDPOINTS[1]}; %(default)s)")  # fmt: skip
     add("--trace-ratio", type=float, metavar="R",
-        default=environ.get(ENV_RATIO) or _standard_ratio(environ),
+        default=environ.get(ENV_TRACE_RATIO) or _standard_ratio(environ),
         help="share of requests to trace where no traceparent says it (%(default)s)")  # fmt: skip
     add("--trace-keep-preempted", action="store_true", default=environ.get(ENV_KEEP_PREEMPTED) == "1",
         help="trace preempted requests whatever the sampling")  # fmt: skip

@@ -15,6 +15,8 @@ ENV_HEARTBEAT_MS = "TRAIL_HEARTBEAT_MS"
 ENV_OTLP_ENDPOINT = "TRAIL_OTLP_ENDPOINT"
 """OTLP receiver (gRPC) of traces, as in `http://localhost:4317`; empty: none. Engine and sidecar read it:
 vLLM passes trace headers on only where its own tracing is on."""
+ENV_TRACE_RATIO = "TRAIL_TRACE_RATIO"
+"""Share, 0 to 1, of the requests to trace whose client says nothing about it. Engine and sidecar read it."""
 
 DEFAULT_DIR = Path("/dev/shm/trail")  # noqa: S108 - shared memory is meant
 DEFAULT_HEARTBEAT_MS = 100.0
@@ -29,6 +31,10 @@ XARG_DEADLINE = "trail_deadline_s"
 def ring_path(directory: Path, engine: int) -> Path:
     """Frame ring of engine core `engine` (its data-parallel rank)."""
     return directory / f"frames-{engine}.ring"
+
+
+BOARDS = "board-*.board"
+"""Pattern of all boards in the directory."""
 
 
 def board_path(directory: Path, engine: int) -> Path:

@@ -1,0 +1,54 @@
+"""How many cores this process may use, and how many of them are free. Standard library only.
+
+`os.cpu_count` says what the machine has. A container has what its cgroup gives it: the cores it may run on,
+and a quota of CPU time in each period. Niceness and `sched_yield` act inside one container and say nothing to
+another, so that a process which must not be in a neighbour's way has to look whether a core is free.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+_V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
+
+
+def usable_cores(v1: Path = _V1, v2: Path = _V2) -> float:
+    """Cores by affinity and by the cgroup's quota, whichever is less. In a container its cgroup is the root
+    of what it sees at `v1` or `v2`."""
+    allowed = float(len(os.sched_getaffinity(0)))
+    quota = _quota(v2 / "cpu.max") or _old_quota(v1)
+    return min(allowed, quota) if quota else allowed
+
+
+def _quota(file: Path) -> float | None:
+    """cgroup v2: `QUOTA PERIOD`, the first of which may be `max`."""
+    try:
+        quota, period = file.read_text().split()
+        return int(quota) / int(period) if quota != "max" and int(period) > 0 else None
+    except (OSError, ValueError):
+        return None
+
+
+def _old_quota(folder: Path) -> float | None:
+    """cgroup v1: a file each; a negative quota is none."""
+    try:
+        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def idle_seconds(read: Callable[[], str] | None = None) -> float:
+    """Seconds that the cores which this process may use have been idle since the machine started."""
+    text = read() if read is not None else Path("/proc/stat").read_text()
+    mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    rows = (line.split() for line in text.splitlines() if line.startswith("cpu"))
+    return sum(int(row[4]) for row in rows if row[0] in mine) * _TICK_S
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and its threads so far. Raises OSError for one that is gone."""
+    # Behind the name in parentheses, which may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
