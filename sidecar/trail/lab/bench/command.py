@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trail.lab.bench.arrivals import TraceError, read_trace
 from trail.lab.bench.config import BenchConfig, parse_arms, parse_arrivals, parse_load
 from trail.lab.bench.control import ControlError
-from trail.lab.bench.results import ResultsError, read_results, write_json, write_text
+from trail.lab.bench.results import ResultsError, read_results, write_json
 from trail.lab.bench.runner import Benchmark, elapsed_text
 from trail.lab.bench.server import ServerError
 from trail.lab.bench.table import print_table
@@ -31,6 +31,7 @@ from trail.lab.setup import (
     resolve_model,
     resolve_predictor,
 )
+from trail.wire.whole import write_text
 
 # Prompts are never split (the CPU engine refuses per-request seeds in a split prompt), and the server writes
 # no line per request.

@@ -1,7 +1,6 @@
 """results.json: runs put together by arm, with intervals over repeats, written whole or not at all."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from trail.lab.bench.client import OUTCOMES
 from trail.lab.bench.config import STOCK
 from trail.lab.bench.stats import STATISTICS, Interval, mean_interval, ratio_interval
+from trail.wire.whole import write_text
 
 FORMAT = 1
 TIMES = ("latency_s", "ttft_s", "tpot_s")
@@ -33,16 +33,6 @@ def assemble(
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write through a temporary file beside it."""
     write_text(path, json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file beside it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_results(path: Path) -> dict[str, Any]:

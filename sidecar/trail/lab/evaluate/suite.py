@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from trail.lab.bench.results import write_text
 from trail.lab.demo import demo_model_dir
 from trail.lab.evaluate.arms import ARMS, Predictor
 from trail.lab.evaluate.draw import draw
@@ -38,6 +37,7 @@ from trail.lab.stages import Stages, shown
 from trail.lab.train.job import recorded_corpus
 from trail.predict.recipes import DEFAULT, Recipe
 from trail.predict.split import held_out_prompts
+from trail.wire.whole import write_text
 
 STORIES = "stories260K"
 DEMO = "demo"

@@ -7,7 +7,8 @@ from typing import Any
 
 import jinja2
 
-from trail.lab.bench.results import write_json, write_text
+from trail.lab.bench.results import write_json
+from trail.wire.whole import write_text
 
 
 def environment(part: str) -> jinja2.Environment:

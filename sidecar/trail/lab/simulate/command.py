@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from trail.lab.bench.config import Arm, Arrivals, Load, parse_arms, parse_arrivals, parse_load
-from trail.lab.bench.results import write_json, write_text
+from trail.lab.bench.results import write_json
 from trail.lab.bench.table import print_table
 from trail.lab.simulate.assemble import load_results, load_summary
 from trail.lab.simulate.config import EngineConfig
@@ -29,6 +29,7 @@ from trail.lab.simulate.report import render
 from trail.lab.simulate.steptime import PRESET_KV_TOKENS, PRESETS, read_step_model
 from trail.lab.simulate.sweep import Setting, jobs, run_jobs
 from trail.lab.simulate.workload import RECORDED, Source
+from trail.wire.whole import write_text
 
 _INTERRUPTED = 130
 _DRAWN_REQUESTS = 10_000

@@ -14,10 +14,10 @@ from types import FrameType
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from trail.lab.bench.results import write_text
 from trail.lab.top.frame import HEIGHT, WIDTH, frame
 from trail.lab.top.source import AddressError, Reading, Source, ask_all
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
+from trail.wire.whole import write_text
 
 _LEAST_S, _MOST_S = 0.2, 60.0
 
