@@ -14,11 +14,11 @@ export VLLM_NO_USAGE_STATS ?= 1
 DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo observe test check test-fast bench-peak bench-overhead eval fidelity sim sim-quick sim-control e2e \
-        protos lock clean
+.PHONY: help env demo observe test check test-fast bench-peak bench-overhead eval fidelity sim sim-quick sim-control \
+        e2e e2e-node protos lock images release-dry-run clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 env: $(VENV)/.complete ## Create the environment from requirements.lock
 
@@ -72,6 +72,9 @@ sim-quick: env ## The same on two small settings of generated requests
 bench-overhead: env ## What TRAIL costs the engine (build/bench/overhead.json)
 	$(PY) -m trail.lab.overhead --out $(BUILD)/bench
 
+e2e-node: env ## Install and use TRAIL on a real node, with real vLLM (needs root and TRAIL_SHARED)
+	TRAIL_E2E_NODE=1 $(PY) -m pytest tests/node -x -s
+
 e2e: env ## Install and use TRAIL on the cluster in KUBECONFIG
 	TRAIL_E2E=1 $(PY) -m pytest tests/e2e
 
@@ -80,7 +83,14 @@ protos: env ## Regenerate the gRPC stubs
 
 lock: ## Resolve the dependencies anew and write requirements.lock
 	PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) sh requirements.sh
-	$(PYTHON) images/lock.py
+	$(MAKE) env
+	$(PY) images/lock.py
+
+images: ## Build the images with docker, podman or buildah (images/build.sh --help)
+	@sh images/build.sh
+
+release-dry-run: env ## What a release would push, made in build/release; pushes nothing
+	@$(PY) images/release.py $(RELEASE_FLAGS)
 
 clean: ## Remove what was built (the environment stays)
 	rm -rf $(BUILD) dist

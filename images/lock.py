@@ -1,79 +1,56 @@
-"""What each image installs: `python images/lock.py` writes images/<role>/requirements.txt.
+"""What images install: `python images/lock.py` writes images/<role>/requirements.txt and images/builder.txt.
 
-The closure of the role's extra, in the versions of requirements.lock, so that images run what the tests ran.
-torch stands apart: its CPU build comes from an index of its own.
+The closure of the role's extra on every Python of `closure.MINORS`, in the versions of requirements.lock, so
+that images run what the tests ran. The builder's is what images/install.sh builds and describes with. torch
+itself stands apart: its CPU build comes from an index of its own. What it needs does not.
 """
 
 import argparse
 import sys
 import tomllib
-from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from closure import closure, faults, of_extra, pythons, read_pins
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-ROLES = ("sidecar", "operator")
-APART = {"torch", "triton"}
-"""triton is torch's compiler for GPUs, which the sidecar has no use for."""
-OURS = "trail-serving"
+PLACES = {
+    "sidecar": ROOT / "images/sidecar/requirements.txt",
+    "operator": ROOT / "images/operator/requirements.txt",
+    "builder": ROOT / "images/builder.txt",
+}
+APART = {"torch"}
+DESCRIBES = "cyclonedx-bom"
 
 
-def extra(role: str, project: dict[str, object]) -> list[Requirement]:
-    """The requirements of a role, those of other roles that it names included."""
-    extras = project["optional-dependencies"]
-    assert isinstance(extras, dict)  # noqa: S101 - for the type checker
-    if role not in extras:
-        raise SystemExit(f"pyproject.toml has no extra {role}")
-    base = project["dependencies"]
-    assert isinstance(base, list)  # noqa: S101 - for the type checker
-    out: list[Requirement] = []
-    for requirement in map(Requirement, [*base, *extras[role]]):
-        if canonicalize_name(requirement.name) == OURS:
-            for other in requirement.extras:
-                out += extra(other, project)
-        else:
-            out.append(requirement)
-    return out
-
-
-def closure(roots: Iterable[Requirement]) -> set[str]:
-    """Names of all packages that `roots` need here and now, themselves included. Reads the environment."""
-    seen: set[tuple[str, frozenset[str]]] = set()
-    waiting = list(roots)
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        key = (name, frozenset(requirement.extras))
-        if key in seen:
-            continue
-        seen.add(key)
-        if name in APART:
-            continue
-        try:
-            needs = distribution(name).requires or []
-        except PackageNotFoundError as error:
-            raise SystemExit(f"{name} is not installed; make the environment first: make env") from error
-        for found in map(Requirement, needs):
-            extras = ["", *requirement.extras]
-            if found.marker is None or any(found.marker.evaluate({"extra": e}) for e in extras):
-                waiting.append(found)
-    return {name for name, _ in seen} - APART
+def roots(role: str, pyproject: Mapping[str, Any]) -> list[Requirement]:
+    """What a role asks for itself."""
+    if role != "builder":
+        return of_extra(role, pyproject["project"])
+    describes = [r for r in of_extra("dev", pyproject["project"]) if canonicalize_name(r.name) == DESCRIBES]
+    return [*map(Requirement, pyproject["build-system"]["requires"]), *describes]
 
 
 def lines(role: str, pyproject: Path, lock: Path) -> list[str]:
-    """The role's part of the lock. Exits with a sentence where the lock lacks something."""
-    pinned = {
-        canonicalize_name(line.split("==")[0]): line
-        for line in lock.read_text().splitlines()
-        if "==" in line and not line.startswith("#")
-    }
-    names = closure(extra(role, tomllib.loads(pyproject.read_text())["project"]))
-    if missing := sorted(names - set(pinned)):
-        raise SystemExit(f"{lock} lacks {', '.join(missing)}; run make lock")
-    return [pinned[name] for name in sorted(names)]
+    """The role's part of the lock, markers included. Exits with a sentence where the lock lacks something."""
+    pins, names, wrong = read_pins(lock), set[str](), list[str]()
+    asked = roots(role, tomllib.loads(pyproject.read_text()))
+    for python in pythons():
+        needs, unknown = closure(asked, python)
+        # A pin with a marker is of another Python; images/complete.py saw that it needs nothing itself.
+        if absent := sorted(name for name in unknown if name in pins and pins[name].marker is None):
+            raise SystemExit(
+                f"{', '.join(absent)} is not installed, so what it needs is unknown;"
+                " make the environment first: make env"
+            )
+        wrong += faults(needs, pins, python)
+        names |= set(needs)
+    if wrong:
+        raise SystemExit(f"{lock} lacks {'; '.join(dict.fromkeys(wrong))}; run make lock")
+    return [str(pins[name]).replace(";", " ;") for name in sorted(names - APART)]
 
 
 def text(
@@ -93,8 +70,8 @@ def main() -> int:
     parser.add_argument("--lock", type=Path, default=ROOT / "requirements.lock")
     args = parser.parse_args()
     stale = []
-    for role in ROLES:
-        place, wanted = ROOT / "images" / role / "requirements.txt", text(role, args.pyproject, args.lock)
+    for role, place in PLACES.items():
+        wanted = text(role, args.pyproject, args.lock)
         if place.exists() and place.read_text() == wanted:
             continue
         stale.append(str(place.relative_to(ROOT)))
