@@ -7,22 +7,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from trail_operator import names
 from trail_operator.cluster import Cluster, PodRecord, PolicyKey, PolicyRecord, WorkloadRecord
-from trail_operator.judge import asked_of, judge, template_of
+from trail_operator.judge import judge_workload, template_of
 from trail_operator.kube import Kube, KubeError, path
 from trail_operator.loop_port import LoopPort
 from trail_operator.metrics import Metrics
 from trail_operator.pods import annotations, owner
 from trail_operator.policy import TrailPolicy
 from trail_operator.reasons import EventReason, Reason, Skip
-from trail_operator.resolve import OFF, Asked
+from trail_operator.resolve import Asked
 from trail_operator.review import Outcome
-from trail_operator.stamp import Stamp, desired, patch
+from trail_operator.stamp import Stamp, patch
 from trail_operator.status import Evidence, build_status, same
 from trail_operator.teller import Subject, Teller, workload_subject
 from trail_operator.withdrawal import Withdrawals
@@ -181,20 +181,9 @@ class Controller:
         if record is None:
             self._forget(key)
             return
-        template = template_of(record)
-        asked = asked_of(self._cluster, record, template)
-        outcome = judge(self._cluster, asked, template)
-        otherwise = judge(self._cluster, replace(asked, workload=None), template)
-        wanted = desired(record.wish, outcome, record.stamp, otherwise)
-        if record.owner and (isinstance(outcome, TrailPolicy) or record.stamp != Stamp()):
-            # Its owner would take our annotations out again, for ever.
-            wanted = Stamp()
-            if record.wish is not None and record.wish.strip().lower() not in OFF:
-                outcome = Skip(
-                    Reason.OWNED_WORKLOAD,
-                    f"{record.owner} owns it and would undo changes; put {names.INJECT} on the pods there",
-                )
-        self._note(record, outcome, asked)
+        verdict = judge_workload(self._cluster, record)
+        outcome, wanted = verdict.owned or verdict.outcome, verdict.stamp
+        self._note(record, outcome, verdict.asked)
         body = patch(record.stamp, wanted, record.version)
         if body is None:
             self._problems.pop(key, None)

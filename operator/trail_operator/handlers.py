@@ -15,6 +15,7 @@ from typing import Any, cast
 import kopf
 
 from trail_operator import names
+from trail_operator.blocked import shortened
 from trail_operator.controller import Controller
 from trail_operator.health import Part
 from trail_operator.metrics import Metrics
@@ -73,7 +74,7 @@ class Watches:
                 asyncio.run(self._once(loop, settled, again=failures > 0))
                 why = "they ended"
             except Exception as error:  # noqa: BLE001 - whatever it is, pods go on being served
-                why = f"{type(error).__name__}: {error}"
+                why = shortened(f"{type(error).__name__}: {' '.join(str(error).split())}")
                 self._metrics.failures.labels(part="watch", cause=type(error).__name__).inc()
             self._metrics.watches_up.set(0)
             if self._stop.is_set():
@@ -87,28 +88,28 @@ class Watches:
     async def _once(self, loop: asyncio.AbstractEventLoop, settled: asyncio.Event, *, again: bool) -> None:
         """kopf, from its start to its end, whatever ends it. Raises as it does.
 
-        The stop is an event of this loop: kopf would wait for one of another kind in a thread that then never
-        ends, and this loop with it.
+        It is cancelled and gets no flag to stop by: where a watch fails it would leave behind the thread or
+        task that waits for the flag, and wait for that.
         """
-        stop = asyncio.Event()
-        oversight = asyncio.create_task(self._oversee(loop, stop, settled, again=again))
-        try:
-            await kopf.operator(
+        oversight = asyncio.create_task(self._oversee(loop, settled, again=again))
+        watches = asyncio.ensure_future(
+            kopf.operator(
                 registry=self._registry(loop),
                 settings=make_settings(),
                 # Without one kopf asks for the name of a user that a container need not have.
                 identity=cast("Any", self._identity),
                 clusterwide=True,
                 standalone=True,
-                stop_flag=stop,
             )
-        finally:
-            oversight.cancel()
+        )
+        await asyncio.wait({oversight, watches}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (oversight, watches):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watches
 
-    async def _oversee(
-        self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, settled: asyncio.Event, *, again: bool
-    ) -> None:
-        """Says that the watches run, once they have for a while, and passes the stop on."""
+    async def _oversee(self, loop: asyncio.AbstractEventLoop, settled: asyncio.Event, *, again: bool) -> None:
+        """Says that the watches run once they have for a while; ends with the stop."""
         began_s = asyncio.get_running_loop().time()
         while not self._stop.is_set():
             self._health.tries()
@@ -122,7 +123,6 @@ class Watches:
                             loop.call_soon_threadsafe(self._began_again.set)
                 self._health.works()
             await asyncio.sleep(_POLL_S)
-        stop.set()
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trail_operator import names
@@ -9,7 +10,42 @@ from trail_operator.cluster import Cluster, WorkloadRecord
 from trail_operator.pods import annotations, examine, labels
 from trail_operator.policy import TrailPolicy
 from trail_operator.reasons import Reason, Skip
-from trail_operator.resolve import Asked, resolve
+from trail_operator.resolve import OFF, Asked, resolve
+from trail_operator.stamp import Stamp, desired
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a workload and of its pods."""
+
+    asked: Asked
+    outcome: TrailPolicy | Skip | None
+    """For pods of its template."""
+    otherwise: TrailPolicy | Skip | None
+    """For them without the workload's own annotation."""
+    stamp: Stamp
+    """What its template should carry."""
+    owned: Skip | None
+    """Why a workload that asks gets no stamp although its pods would get TRAIL: its owner would undo it."""
+
+
+def judge_workload(cluster: Cluster, record: WorkloadRecord) -> Verdict:
+    """Decides about a Deployment or StatefulSet."""
+    template = template_of(record)
+    asked = asked_of(cluster, record, template)
+    outcome = judge(cluster, asked, template)
+    otherwise = judge(cluster, replace(asked, workload=None), template)
+    stamp = desired(record.wish, outcome, record.stamp, otherwise)
+    owned = None
+    if record.owner and (isinstance(outcome, TrailPolicy) or record.stamp != Stamp()):
+        # Its owner would take our annotations out again, for ever.
+        stamp = Stamp()
+        if record.wish is not None and record.wish.strip().lower() not in OFF:
+            owned = Skip(
+                Reason.OWNED_WORKLOAD,
+                f"{record.owner} owns it and would undo changes; put {names.INJECT} on the pods there",
+            )
+    return Verdict(asked, outcome, otherwise, stamp, owned)
 
 
 def template_of(record: WorkloadRecord) -> dict[str, Any]:

@@ -191,19 +191,6 @@ def start_operator(
     eventually("the webhook", lambda: processes.said("operator").count("the webhook answers") > before)
 
 
-def test_helms_test_finds_the_operator(cluster: Cluster, helm: helm_python.Config, processes: Processes,
-                                       directory: Path, port: int) -> None:  # fmt: skip
-    """The command of the pod that `helm test` would run, with files and ports of this machine."""
-    hooks = [yaml.safe_load(hook["manifest"]) for hook in helm.get_all(RELEASE)["hooks"]]
-    (container,) = next(obj for obj in hooks if obj["kind"] == "Pod")["spec"]["containers"]
-    words = [w for w in container["command"][1:] if not w.startswith("--metrics=")]
-    words = [w.replace("/authority/ca.crt", str(directory / "ca.crt")) for w in words]
-    assert f"--webhook=https://127.0.0.1:{port}/inject" in words
-    processes.start("helm-test", python(*words), {})
-    assert processes.running.pop("helm-test").wait(60) == 0, processes.said("helm-test")
-    assert "the operator answers" in processes.said("helm-test")
-
-
 def test_an_annotated_deployment_gets_trail(cluster: Cluster) -> None:
     done = trail("enable", "deploy/llama", "-n", USERS)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -250,13 +237,6 @@ def test_the_policy_says_how_it_stands(cluster: Cluster) -> None:
     assert done.returncode == 0, done.stderr
     rows = {row["workload"]: row for row in json.loads(done.stdout)["workloads"]}
     assert rows[WORKLOAD]["injected"] == "2/2"
-
-
-def test_injection_is_explained(cluster: Cluster) -> None:
-    name = injected(cluster)[0]["metadata"]["name"]
-    done = trail("explain-injection", name, "-n", USERS)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"injected by TrailPolicy {USERS}/default" in done.stdout
 
 
 def test_a_changed_policy_rolls_the_pods(cluster: Cluster) -> None:
@@ -382,37 +362,6 @@ def test_redis_away_is_said_and_heals(
         return False
 
     eventually("c, as a sidecar reads it", reads_c)
-
-
-def test_what_cannot_be_pulled_is_taken_back_and_tried_again_when_it_changes(cluster: Cluster) -> None:
-    """As a kubelet would tell it; the pods' owner makes others, which come up without TRAIL."""
-    for pod in eventually("both pods with TRAIL", lambda: injected(cluster)):
-        stuck(cluster, pod["metadata"]["name"])
-    eventually("pods without TRAIL", lambda: bare(cluster))
-    (withdrawn,) = (cluster.get(POLICY) or {})["status"]["withdrawn"]
-    assert withdrawn["workload"] == WORKLOAD
-    assert withdrawn["reason"] == "ImagePullFailed"
-    said = trail("explain-injection", pods(cluster)[0]["metadata"]["name"], "-n", USERS)
-    assert said.returncode == 1
-    assert "taken back" in said.stdout
-    assert "no such image" in said.stdout
-    cluster.patch(POLICY, {"spec": {"sidecar": {"image": "registry.example/mended:1"}}})
-    found = eventually("pods with the other image", lambda: injected(cluster))
-    every = [*found[0]["spec"]["containers"], *found[0]["spec"]["initContainers"]]
-    assert next(c for c in every if c["name"] == names.SIDECAR)["image"] == "registry.example/mended:1"
-    eventually("the end of the withdrawal", lambda: "withdrawn" not in (cluster.get(POLICY) or {})["status"])
-
-
-def stuck(cluster: Cluster, name: str) -> None:
-    """Says of a pod that its sidecar's image cannot be pulled."""
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
-    where = path("v1", "pods", USERS, name)
-    pod = cluster.get(where) or {}
-    states = [{**s, "ready": False, "state": waiting} if s["name"] == names.SIDECAR else s
-              for s in pod["status"]["containerStatuses"]]  # fmt: skip
-    conditions = [{**c, "status": "False"} if c["type"] in ("Ready", "ContainersReady") else c
-                  for c in pod["status"]["conditions"]]  # fmt: skip
-    cluster.patch(f"{where}/status", {"status": {"containerStatuses": states, "conditions": conditions}})
 
 
 def test_a_policy_that_goes_lets_its_workloads_go(cluster: Cluster) -> None:

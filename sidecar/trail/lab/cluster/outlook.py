@@ -11,14 +11,14 @@ from trail_operator import names
 from trail_operator.cluster import Cluster, PolicyRecord, WorkloadRecord, to_workload
 from trail_operator.config import from_arguments, make_parser
 from trail_operator.confighash import injection_hash
-from trail_operator.judge import asked_of, judge, template_of
+from trail_operator.judge import judge_workload, template_of
 from trail_operator.kube import KubeError, path
 from trail_operator.pods import annotations, workload_of
 from trail_operator.policy import TrailPolicy
 from trail_operator.reasons import Reason, Skip
 from trail_operator.review import Outcome, decide
 from trail_operator.settings import InjectionSettings
-from trail_operator.stamp import Stamp, desired
+from trail_operator.stamp import Stamp
 
 OPERATOR_LABELS = "app.kubernetes.io/name=trail,app.kubernetes.io/component=operator"
 _PREFIX = "TRAIL_OPERATOR_"
@@ -106,18 +106,15 @@ class Outlook:
     otherwise: TrailPolicy | Skip | None
     stamp: Stamp
     """What its pod template should carry."""
+    owned: Skip | None
+    """Why its owner keeps the workload's annotation from coming to anything."""
     withdrawal: Withdrawal | None
     """What holds of the policy that applies."""
 
     @property
     def refusal(self) -> Skip | None:
         """Why the workload's own annotation leads to nothing."""
-        if isinstance(self.outcome, TrailPolicy) and self.record.owner:
-            return Skip(
-                Reason.OWNED_WORKLOAD,
-                f"{self.record.owner} owns it and would undo changes; put {names.INJECT} on the pods there",
-            )
-        return self.outcome if isinstance(self.outcome, Skip) else None
+        return self.owned or (self.outcome if isinstance(self.outcome, Skip) else None)
 
 
 async def find_operator(session: Session) -> Operator:
@@ -212,15 +209,10 @@ def foreign(*wishes: str | None) -> tuple[str, ...]:
 def of_workload(sight: Sight, obj: Object, kind: str) -> Outlook:
     """What becomes of a Deployment's or StatefulSet's pods."""
     record = to_workload(obj, kind)
-    template = template_of(record)
-    asked = asked_of(sight.cluster, record, template)
-    outcome = judge(sight.cluster, asked, template)
-    otherwise = judge(sight.cluster, replace(asked, workload=None), template)
-    # As the operator does: an owner would take a stamp out again.
-    owned = record.owner and (isinstance(outcome, TrailPolicy) or record.stamp != Stamp())
-    stamp = Stamp() if owned else desired(record.wish, outcome, record.stamp, otherwise)
+    verdict = judge_workload(sight.cluster, record)
+    outcome = verdict.outcome
     item = withdrawn(sight, record.key, outcome.key) if isinstance(outcome, TrailPolicy) else None
-    return Outlook(record, outcome, otherwise, stamp, item)
+    return Outlook(record, outcome, verdict.otherwise, verdict.stamp, verdict.owned, item)
 
 
 def of_pod(
