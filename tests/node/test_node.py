@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from manifests import (
-    ARCHIVE,
     PROMETHEUS,
     WATCHED,
     archive_server,
@@ -61,7 +60,8 @@ pytestmark = pytest.mark.usefixtures("node")
 def user(node: Node) -> dict[str, Object]:
     """The user's objects, by kind; the policy names a collector and traces everything."""
     objects = user_objects(node.tools)
-    objects["TrailPolicy"]["spec"]["telemetry"] = {"otlpEndpoint": COLLECTOR, "sampleRatio": 1}
+    telemetry = {"otlpEndpoint": COLLECTOR, "sampleRatio": 1, "decisionLogMiB": 8}
+    objects["TrailPolicy"]["spec"]["telemetry"] = telemetry
     # Few places, so that requests queue.
     objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["args"] += ["--max-num-seqs", "8"]
     return objects
@@ -344,6 +344,49 @@ def restart_kubelet(node: Node) -> None:
     node.inside("sh", "-c", f"setsid {shlex.join(words)} > /run/kubelet.again.log 2>&1 < /dev/null &")
 
 
+def test_the_other_commands_of_the_docs_do_what_they_say(node: Node, tmp_path: Path) -> None:
+    """An upgrade, new passwords of Redis, and a decision log out of a pod."""
+    (pod,) = serving(node, injected=True)
+    node.shell("helm upgrade trail-crds charts/trail-crds -n trail-system")
+    node.shell("helm upgrade trail charts/trail -n trail-system")
+    secret = ("secret", "trail-redis-access", "-n", SYSTEM)
+    before = node.get(*secret)["data"]
+    for line in documented():
+        if "trail-redis-access" in line or "rollout restart" in line:
+            node.shell(line)
+    eventually("new passwords", lambda: (node.get(*secret).get("data") or before) != before)
+    for deployment in ("trail-operator", "trail-redis"):
+        node.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{deployment}", "--timeout=120s")
+    node.shell("kubectl -n llm annotate deployment demo trail.dev/inject=enabled")
+    node.shell(
+        f"kubectl -n llm exec {name(pod)} -c trail-sidecar -- cat /tmp/decisions.jsonl > decisions.jsonl",
+        cwd=tmp_path,
+    )
+    node.shell("trail shadow-report decisions.jsonl", cwd=tmp_path)
+    (after,) = serving(node, injected=True)
+    assert after["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+def documented() -> list[str]:
+    """Commands on a cluster in the code blocks of docs/kubernetes/install.md and annotate.md."""
+    lines: list[str] = []
+    for file in ("install.md", "annotate.md"):
+        text = re.sub(r" \\\n\s+", " ", (ROOT / "docs/kubernetes" / file).read_text())
+        lines += [line.split("   #")[0].strip() for line in re.findall(r"^ {4,}(.*)$", text, re.MULTILINE)]
+    return [line for line in lines if re.match(r"(helm|kubectl|trail) ", line)]
+
+
+def as_documented(line: str) -> str:
+    """A command with the names that the docs use."""
+    for found, shown in (
+        (r"demo(-\w+){2}", "llama-5f9c-x2x4z"),
+        (r"\bdemo\b", "llama"),
+        (r"cmpl-\S+", "cmpl-8b1c"),
+    ):
+        line = re.sub(found, shown, line)
+    return line
+
+
 def test_other_pods_are_asked_for(node: Node, user: dict[str, Object]) -> None:
     """They start while the next steps wait for something else."""
     digest = make_archive(node, PREDICTOR)
@@ -480,4 +523,5 @@ def test_removal_leaves_running_models_and_nothing_of_ours(
     assert not node.get(everywhere, *label)["items"]
     node.shell("helm uninstall trail-crds -n trail-system")
     node.shell("kubectl delete crd trailpolicies.trail.dev")
-    assert ARCHIVE  # the images stay with the node
+    said = set(map(as_documented, node.said))
+    assert [line for line in documented() if as_documented(line) not in said] == []
