@@ -29,6 +29,8 @@ CHARTS = ("trail-crds", "trail")
 REGISTRY = "ghcr.io/trail-serving"
 LIMIT_BYTES = {"operator": 150_000_000, "sidecar": 1_200_000_000, "engine": 6_000_000}
 """Unpacked, bases included."""
+OURS_IN_OUT = re.compile(r"images|manifest\.json(\.new)?|.*\.(whl|tgz|cdx\.json)")
+"""What is put where `--out` says, and is replaced the next time."""
 BASES = {"operator": "PYTHON", "sidecar": "PYTHON", "engine": "COPIER"}
 
 
@@ -163,7 +165,12 @@ def images(out: Path, registry: str, version: str, revision: str) -> tuple[str, 
         name, layout = f"{registry}/trail-{role}:{version}", out / "images" / f"trail-{role}"
         layout.parent.mkdir(exist_ok=True)
         export(name, tool, layout)
-        image = oci.read(layout)
+        try:
+            image = oci.read(layout)
+        except (OSError, KeyError, ValueError) as error:
+            raise Refused(
+                f"{tool[0]} wrote {name} as no OCI layout: {type(error).__name__}: {error}"
+            ) from error
         check_image(role, image, version, revision)
         bill = out / f"trail-{role}.cdx.json"
         bill.write_bytes(image.bill or b"")
@@ -213,6 +220,9 @@ def run(args: argparse.Namespace) -> None:
         environment = {**os.environ, "REVISION": revision}
         if subprocess.run(["sh", BUILD], env=environment, check=False).returncode:
             raise Refused("the images could not be built; what was printed last says why")
+    others = [p.name for p in args.out.glob("*") if not OURS_IN_OUT.fullmatch(p.name)]
+    if others:
+        raise Refused(f"{args.out} holds {others[0]}, which is of no release; name another --out")
     shutil.rmtree(args.out, ignore_errors=True)
     args.out.mkdir(parents=True)
     tool, built = images(args.out, registry, version, revision)

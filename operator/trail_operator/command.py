@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", error)  # noqa: TRY400 - bad input is told in one line
         return EXIT_USAGE
     logging.getLogger().setLevel(args.log_level.upper())
-    # kopf tells every event of every object.
+    # kopf tells every event of every object, and of a watch that is refused every try with a traceback. What
+    # ended the watches is told by `handlers`, in a line.
+    logging.getLogger("kopf").setLevel(logging.DEBUG if args.log_level == "debug" else logging.CRITICAL)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     sys.setswitchinterval(_SWITCH_S)
     try:

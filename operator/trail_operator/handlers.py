@@ -73,7 +73,7 @@ class Watches:
             try:
                 asyncio.run(self._once(loop, settled, again=failures > 0))
                 why = "they ended"
-            except Exception as error:  # noqa: BLE001 - whatever it is, pods go on being served
+            except BaseException as error:  # noqa: BLE001 - whatever it is, this thread goes on and says so
                 why = shortened(f"{type(error).__name__}: {' '.join(str(error).split())}")
                 self._metrics.failures.labels(part="watch", cause=type(error).__name__).inc()
             self._metrics.watches_up.set(0)
@@ -166,4 +166,7 @@ def make_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.networking.error_backoffs = BACKOFFS_S
+    # A server that accepts and never answers would look like one with nothing to tell.
+    settings.networking.connect_timeout = 3.0
+    settings.networking.request_timeout = 30.0
     return settings

@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 
-READY_WITHIN_S = 30.0
-"""A part may be away for so long before the operator counts as not ready: what comes back by itself within it
-is worth no word."""
+READY_WITHIN_S = 120.0
+"""A part may be away for so long before the operator counts as not ready. Nothing changes while an API server
+is away, and a webhook that is left out when it comes back would miss the pods that are made then."""
 ALIVE_WITHIN_S = 300.0
 """A part that has not even tried for so long hangs."""
 
@@ -25,7 +25,7 @@ class Part:
         self._clock = clock
         self._lock = threading.Lock()
         self._worked_s: float | None = None
-        self._tried_s = clock()
+        self._tried_s: float | None = None
         self._why = "has not begun"
 
     def works(self) -> None:
@@ -53,9 +53,9 @@ class Part:
 
     @property
     def alive(self) -> bool:
-        """Whether it goes on trying."""
+        """Whether it goes on trying, once it has begun."""
         with self._lock:
-            return self._clock() - self._tried_s <= ALIVE_WITHIN_S
+            return self._tried_s is None or self._clock() - self._tried_s <= ALIVE_WITHIN_S
 
     def describe(self) -> str:
         """A line for people."""
@@ -92,6 +92,9 @@ class Health:
         return self._seen and all(part.ready for part in parts), "\n".join(lines) + "\n"
 
     def alive(self) -> tuple[bool, str]:
-        """Whether everything goes on trying, and a line for each part that does so all the time."""
-        parts = (self.watches, self.lease)
+        """Whether everything that has begun goes on trying, and a line for each part that is asked.
+
+        The first look is tried until it is had; what comes after begins then.
+        """
+        parts = (self.watches, self.lease) if self._seen else (self.cluster,)
         return all(part.alive for part in parts), "\n".join(part.describe() for part in parts) + "\n"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from aiohttp import ClientError
 from kubernetes_asyncio import client, config
 
 from trail_operator.lease import LeaseConflictError
@@ -128,6 +129,9 @@ class Kube:
             )
         except client.ApiException as error:
             raise KubeError(int(error.status or 0), _message(error)) from error
+        except ClientError as error:
+            # Not every one of its errors is an OSError: a server that hangs up in the middle, for one.
+            raise ConnectionError(str(error) or type(error).__name__) from error
         return response if isinstance(response, dict) else {}
 
 

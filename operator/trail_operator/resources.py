@@ -25,8 +25,10 @@ GUARANTEED_CPU = "500m"
 number, for which the static CPU manager would set a core apart."""
 COPY_CPU, COPY_MEMORY = "100m", "64Mi"
 
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(n|u|m|k|M|G|)")
-_UNITS = {"n": "1e-9", "u": "1e-6", "m": "1e-3", "": "1", "k": "1e3", "M": "1e6", "G": "1e9"}
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_QUANTITY = re.compile(_NUMBER + "(?:([eE][-+]?[0-9]{1,3})|(n|u|m|k|[MGTPE]|[KMGTPE]i|))")
+_POWERS = {unit: Decimal(10) ** (3 * i) for i, unit in enumerate("num kMGTPE", -3) if unit != " "}
+_UNITS = {"": Decimal(1), **_POWERS, **{f"{unit}i": Decimal(1024) ** i for i, unit in enumerate("KMGTPE", 1)}}
 
 
 def sidecar_resources(pod: Object, vllm: Object) -> Resources:
@@ -65,23 +67,27 @@ def cpu_request(container: Object) -> Decimal:
     for part in ("requests", "limits"):
         value = (resources.get(part) or {}).get("cpu")
         if value is not None:
-            return cores(value) or Decimal(0)
+            return quantity(value) or Decimal(0)
     return Decimal(0)
 
 
-def cores(quantity: object) -> Decimal | None:
-    """A quantity of CPU in cores, None where it is none that the API server writes."""
-    found = _QUANTITY.fullmatch(str(quantity))
-    return None if found is None else Decimal(found[1]) * Decimal(_UNITS[found[2]])
+def quantity(text: object) -> Decimal | None:
+    """A Kubernetes quantity, as `100m` or `2Gi`, in cores or bytes; None for what is none."""
+    found = _QUANTITY.fullmatch(str(text))
+    if found is None:
+        return None
+    number, exponent, unit = found[1], found[2], found[3]
+    return Decimal(f"{number}{exponent}") if exponent else Decimal(number) * _UNITS[unit]
 
 
 def _is_guaranteed(container: Object) -> bool:
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    return all(
-        limits.get(name) is not None and str(requests.get(name, limits[name])) == str(limits[name])
-        for name in ("cpu", "memory")
-    )
+    for name in ("cpu", "memory"):
+        limit = quantity(limits.get(name))
+        if not limit or quantity(requests.get(name, limits.get(name))) != limit:
+            return False
+    return True
 
 
 def _equal(cpu: str, memory: str) -> Resources:

@@ -338,7 +338,7 @@ def test_what_helm_waits_for_finds_room_on_a_full_node_and_pushes_nobody_out(cas
             assert spec.get(part) == operator.get(part)
 
 
-@pytest.mark.parametrize("seconds", [30, 240, 3600])
+@pytest.mark.parametrize("seconds", [180, 240, 3600])
 def test_removal_fails_by_itself_before_helm_gives_up(seconds: int) -> None:
     values = {} if seconds == 240 else {"uninstall": {"timeoutSeconds": seconds}}
     job = one(render(values), "Job")["spec"]

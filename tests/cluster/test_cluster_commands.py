@@ -288,6 +288,17 @@ def test_disable_says_disabled_where_a_selector_takes_the_pods(
     assert "llm/all" in capsys.readouterr().out
 
 
+def test_disable_says_disabled_where_it_may_not_see_who_would_take_the_pods(
+    api: FakeApi, trail: Trail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the word they might go on with TRAIL, and the operator would be waited for in vain."""
+    api.put(f"{DEPLOYMENTS}/llama", make_deployment(**{"trail.dev/inject": "enabled"}))
+    api.refused.add(("GET", "trailpolicies"))
+    assert trail("disable", "deploy/llama", "--no-wait") == 0
+    assert wish_of(api) == "disabled"
+    assert "may not see" in capsys.readouterr().out
+
+
 # ---- c ---------------------------------------------------------------------------------------------
 
 

@@ -24,9 +24,9 @@ def node() -> Iterator[Node]:
     node = Node(Path(shared) / "tools")
     began_s = time.monotonic()
     need_program("kubectl", "kubernetes-client")
-    node.start()
-    print(f"the node runs after {time.monotonic() - began_s:.0f} s", flush=True)
     try:
+        node.start()
+        print(f"the node runs after {time.monotonic() - began_s:.0f} s", flush=True)
         node.load_images(*os.environ.get("TRAIL_NODE_ROLES", "").split())
         print(f"its images are there after {time.monotonic() - began_s:.0f} s", flush=True)
         yield node

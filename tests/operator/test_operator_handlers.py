@@ -11,6 +11,7 @@ from typing import Any
 
 import kmock
 import pytest
+from aiohttp import ServerDisconnectedError
 from operator_api import FakeApi
 from operator_kit import DEFAULT, SETTINGS, admit, make_pod, make_policy
 
@@ -114,7 +115,7 @@ async def start(api: FakeApi) -> AsyncIterator[Callable[..., Awaitable[Running]]
         await running.stop()
     for kube in connections:
         await kube.close()
-    # What kopf's tasks have failed with and nobody asked for is told when they are collected, with a traceback
+    # What kopf's tasks failed with and nobody asked for is told when they are collected, with a traceback
     # that Python 3.11 parses code for: not while a compiler is at work somewhere else, which it would break.
     gc.collect()
 
@@ -596,3 +597,23 @@ async def test_an_operator_that_may_watch_nothing_is_alive_and_not_ready(api: Fa
     assert running.operator.health.alive()[0]
     api.forbidden = set()
     await eventually(lambda: running.operator.health.ready()[0])
+
+
+async def test_a_server_that_hangs_up_ends_nothing(api: FakeApi, start: Start) -> None:
+    """Whatever it was asked: the operator asks again, and the webhook answers meanwhile."""
+    running = await start()
+    await eventually(lambda: running.operator.health.ready()[0])
+
+    async def hang_up() -> None:
+        raise ServerDisconnectedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running.operator.kube._api, "call_api", lambda *_, **__: hang_up())
+        with pytest.raises(ConnectionError):
+            await running.operator.kube.get("/version")
+        await running.operator._resync()
+        await running.operator.elector.attempt()
+        assert "ConnectionError: Server disconnected" in running.operator.health.lease.describe()
+    await api.add(POLICIES, make_policy())
+    await api.add(DEPLOYMENTS, make_deployment())
+    await eventually(lambda: names.STAMPED_HASH in template_annotations(api))

@@ -40,6 +40,20 @@ def test_nothing_is_ready_before_everything_has_worked_once() -> None:
     assert found.ready()[0]
 
 
+def test_an_operator_that_waits_for_the_cluster_is_alive() -> None:
+    """The resource TrailPolicy may come hours later; the watches begin only then."""
+    clock = Clock()
+    found = Health(clock)
+    for _ in range(20):
+        clock.now_s += ALIVE_WITHIN_S / 2
+        found.cluster.fails("404: no TrailPolicy")
+        assert found.alive()[0]
+        assert not found.ready()[0]
+    clock.now_s += ALIVE_WITHIN_S + 1
+    assert not found.alive()[0]
+    assert "404" in found.alive()[1]
+
+
 @pytest.mark.parametrize("part", ["watches", "lease"])
 def test_a_part_that_stays_away_makes_unready_with_its_reason_and_comes_back(part: str) -> None:
     clock = Clock()
@@ -53,7 +67,7 @@ def test_a_part_that_stays_away_makes_unready_with_its_reason_and_comes_back(par
     clock.now_s += 1.0
     ready, said = found.ready()
     assert not ready
-    assert f"[-] {part} worked 31 s ago: KeyError: uid not found: 65532" in said
+    assert f"[-] {part} worked {READY_WITHIN_S + 1:.0f} s ago: KeyError: uid not found: 65532" in said
     assert found.alive()[0]
     mine.works()
     assert found.ready()[0]

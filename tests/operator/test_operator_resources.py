@@ -12,9 +12,9 @@ from trail_operator.resources import (
     MOST_MILLIS,
     SHARE,
     copy_resources,
-    cores,
     cpu_request,
     guaranteed,
+    quantity,
     sidecar_resources,
 )
 
@@ -51,7 +51,7 @@ def test_the_sidecar_asks_for_a_small_part_of_what_vllm_asks(resources: Any, req
 @given(millis=st.integers(0, 512_000))
 def test_its_weight_beside_vllm_is_a_twentieth_or_the_least_there_is(millis: int) -> None:
     vllm = container(requests={"cpu": f"{millis}m"})
-    found = cores(sidecar_resources(pod(vllm), vllm)["requests"]["cpu"])
+    found = quantity(sidecar_resources(pod(vllm), vllm)["requests"]["cpu"])
     assert found is not None
     assert Decimal(LEAST_MILLIS) / 1000 <= found <= Decimal(MOST_MILLIS) / 1000
     assert found <= max(Decimal(millis) / 1000 / SHARE, Decimal(LEAST_MILLIS) / 1000)
@@ -72,6 +72,15 @@ FULL = {"requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"cpu": "4", "memor
         (pod(container(requests={"cpu": "2", "memory": "8Gi"}, limits=FULL["limits"])), False),
         (pod(container()), False),
         ({"spec": {}}, False),
+        (
+            pod(
+                container(
+                    requests={"cpu": "2000m", "memory": "4294967296"}, limits={"cpu": 2, "memory": "4Gi"}
+                )
+            ),
+            True,
+        ),
+        (pod(container(limits={"cpu": "0", "memory": "8Gi"})), False),
     ],
 )
 def test_a_pod_is_of_class_guaranteed_where_every_request_is_its_limit(found: Any, is_one: bool) -> None:
@@ -83,13 +92,29 @@ def test_a_pod_is_of_class_guaranteed_where_every_request_is_its_limit(found: An
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("100m", "0.1"), ("2", "2"), (3, "3"), ("0.5", "0.5"), (".5", "0.5"), ("2k", "2000"), ("1n", "1e-9")],
+    [
+        ("100m", "0.1"),
+        ("2", "2"),
+        (3, "3"),
+        ("0.5", "0.5"),
+        (".5", "0.5"),
+        ("2k", "2000"),
+        ("1n", "1e-9"),
+        ("1u", "1e-6"),
+        ("1e3", "1000"),
+        ("1E-1", "0.1"),
+        ("4Gi", "4294967296"),
+        ("1Ki", "1024"),
+        ("1M", "1e6"),
+        ("2E", "2e18"),
+        ("1Ei", str(2**60)),
+    ],
 )
-def test_quantities_are_read_as_the_api_server_writes_them(text: Any, value: str) -> None:
-    assert cores(text) == Decimal(value)
+def test_quantities_are_read_as_kubernetes_reads_them(text: Any, value: str) -> None:
+    assert quantity(text) == Decimal(value)
 
 
-@pytest.mark.parametrize("text", ["", "m", "-1", "1e3x", "lots", "1 ", None])
+@pytest.mark.parametrize("text", ["", "m", "-1", "1e3x", "1e", "1mi", "lots", "1 ", None])
 def test_what_is_no_quantity_counts_as_none(text: Any) -> None:
-    assert cores(text) is None
+    assert quantity(text) is None
     assert cpu_request(container(requests={"cpu": text} if text is not None else {})) == 0

@@ -32,12 +32,24 @@ def test_the_quota_of_either_cgroup_version_counts(
     assert usable_cores(tmp_path / "v1", tmp_path / "v2") == cores
 
 
-def test_idle_time_is_that_of_the_cores_one_may_use() -> None:
+MINE = sorted(os.sched_getaffinity(0))
+
+
+def test_idle_time_is_that_of_the_cores_one_may_use(tmp_path: Path) -> None:
     ticks = os.sysconf("SC_CLK_TCK")
-    mine = sorted(os.sched_getaffinity(0))
-    rows = [f"cpu{n} 9 9 9 {ticks * (n + 1)} 5 0 0 0 0 0" for n in (*mine, 9999)]
-    assert idle_seconds(lambda: "\n".join(["cpu 1 1 1 1", *rows, "intr 5"])) == sum(n + 1 for n in mine)
-    assert idle_seconds() > 0
+    rows = [f"cpu{n} 9 9 9 {ticks * (n + 1)} 5 0 0 0 0 0" for n in (*MINE, 9999)]
+    (tmp_path / "stat").write_text("\n".join(["cpu 1 1 1 1", *rows, "intr 5"]))
+    assert idle_seconds(tmp_path / "stat") == sum(n + 1 for n in MINE)
+    assert idle_seconds()
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "cpu0", f"cpu{MINE[0]} 1 2", f"cpu{MINE[0]} 1 2 3 x", "cpu9999 1 1 1 1"]
+)
+def test_what_cannot_be_seen_is_no_idle_time(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "stat").write_text(text)
+    assert idle_seconds(tmp_path / "stat") is None
 
 
 def test_cpu_time_is_the_processs_own_and_a_gone_one_has_none() -> None:

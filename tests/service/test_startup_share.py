@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from trail.service import startup_share
-from trail.service.startup_share import CONTENDED_BELOW, FREE_FROM, WINDOW_S, Contention, StartupShare
+from trail.service.startup_share import (
+    CONTENDED_BELOW,
+    FREE_FROM,
+    WINDOW_S,
+    Contention,
+    Start,
+    StartupShare,
+)
 
 
 class Clock:
@@ -23,14 +30,7 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("idle", "own", "contended"),
-    [
-        (1.0, 0.0, False),
-        (0.0, 1.0, False),
-        (1.7, 0.3, False),
-        (0.0, 0.5, True),
-        (0.3, 0.3, True),
-        (0.0, 0.0, True),
-    ],
+    [(1.0, 0.0, False), (0.0, 1.0, False), (1.7, 0.3, False), (0.0, 0.5, True), (0.3, 0.3, True)],
 )  # fmt: skip
 def test_a_core_is_free_that_is_idle_or_ones_own(idle: float, own: float, contended: bool) -> None:
     watch = Contention(100.0, 5.0, 50.0)
@@ -40,20 +40,21 @@ def test_a_core_is_free_that_is_idle_or_ones_own(idle: float, own: float, conten
 def test_one_who_runs_in_turns_goes_on_so_until_a_core_is_free() -> None:
     """Its own use is a tenth then: what the others take is not seen as theirs to give."""
     watch, idle_s, own_s, now_s = Contention(0.0, 0.0, 0.0), 0.0, 0.0, 0.0
-    cores = [
-        (0.0, 0.5, True),
-        (0.0, 0.1, True),
-        ((CONTENDED_BELOW + FREE_FROM) / 2, 0.0, True),
-        (0.9, 0.1, False),
-    ]
-    for idle, own, contended in cores:
+    between = (CONTENDED_BELOW + FREE_FROM) / 2
+    for idle, own, contended in ((0.0, 0.5, True), (0.0, 0.1, True), (between, 0.0, True), (0.9, 0.1, False)):
         idle_s, own_s, now_s = idle_s + idle * WINDOW_S, own_s + own * WINDOW_S, now_s + WINDOW_S
         assert watch.look(idle_s, own_s, now_s) is contended
 
 
-def test_less_than_a_window_decides_nothing() -> None:
+def test_a_look_is_due_once_a_window_has_passed() -> None:
     watch = Contention(0.0, 0.0, 0.0)
-    assert not watch.look(0.0, 0.0, WINDOW_S / 2)
+    assert not watch.due(WINDOW_S / 2)
+    assert watch.due(WINDOW_S)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 1.0), (1.0, None), (None, None)])
+def test_what_cannot_be_seen_holds_no_start_up(before: float | None, after: float | None) -> None:
+    assert not Contention(before, 0.0, 0.0, contended=True).look(after, 0.0, WINDOW_S)
 
 
 @pytest.fixture
@@ -134,17 +135,34 @@ def test_whoever_ends_it_finds_it_running(
     assert child.wait(60) == -signal.SIGTERM
 
 
-def test_it_is_over_when_the_child_says_so_is_gone_or_has_had_its_time(
+def test_it_is_told_whether_the_child_is_up_gone_or_late(
     child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     up, end = make(child.pid, clock, monkeypatch, idle=0.0)
-    assert not up.over
+    assert up.look() is Start.GOES_ON
     os.write(end, b".")
-    assert up.over
+    assert up.look() is Start.UP
     gone, end = make(child.pid, clock, monkeypatch, idle=0.0)
     os.close(end)
-    assert gone.over
+    assert gone.look() is Start.GONE
     late, _ = make(child.pid, clock, monkeypatch, idle=0.0)
     clock.now_s += startup_share.LONGEST_S + 1
-    assert late.over
+    assert late.look() is Start.LATE
+
+
+def test_a_child_that_is_gone_is_waited_for_as_any_other(
+    child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not asked again at once, which would take the core that it is about."""
+    clock = Clock()
+    share, _ = make(child.pid, clock, monkeypatch, idle=0.0)
+
+    def nobody(_pid: int) -> float:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(startup_share, "cpu_seconds", nobody)
+    clock.now_s += WINDOW_S
+    waited: list[float] = []
+    assert not share.turn(lambda seconds: bool(waited.append(seconds)))
+    assert waited == [startup_share.TURN_S]

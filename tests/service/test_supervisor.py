@@ -276,3 +276,25 @@ def test_what_an_earlier_life_left_is_known(tmp_path: Path, monkeypatch: pytest.
     assert not supervisor._been_here()
     (tmp_path / "board-0.board").touch()
     assert supervisor._been_here()
+
+
+def test_it_lives_on_where_nothing_can_be_seen_or_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container without /proc/stat, a process without descriptors left: told, and tried again."""
+
+    class Stop:
+        def is_set(self) -> bool:
+            return False
+
+        def wait(self, _seconds: float) -> bool:
+            return False
+
+    def nothing_left() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(supervisor, "idle_seconds", lambda: None)
+    assert not supervisor._contended(None, 0.0)
+    monkeypatch.setattr(supervisor.os, "pipe", nothing_left)
+    said = supervisor._live(["true"], Stop(), beside_vllm=True, contended=True)  # type: ignore[arg-type]
+    assert "Too many open files" in said

@@ -6,7 +6,6 @@ another, so that a process which must not be in a neighbour's way has to look wh
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -39,12 +38,16 @@ def _old_quota(folder: Path) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
-def idle_seconds(read: Callable[[], str] | None = None) -> float:
-    """Seconds that the cores which this process may use have been idle since the machine started."""
-    text = read() if read is not None else Path("/proc/stat").read_text()
+def idle_seconds(stat: Path = Path("/proc/stat")) -> float | None:
+    """Seconds that the cores which this process may use have been idle since the machine started; None where
+    that cannot be seen, as where a container is shown cores of its own numbering."""
     mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    rows = (line.split() for line in text.splitlines() if line.startswith("cpu"))
-    return sum(int(row[4]) for row in rows if row[0] in mine) * _TICK_S
+    try:
+        rows = [line.split() for line in stat.read_text().splitlines() if line.startswith("cpu")]
+        found = [int(row[4]) for row in rows if row[0] in mine]
+    except (OSError, ValueError, IndexError):
+        return None
+    return sum(found) * _TICK_S if len(found) == len(mine) else None
 
 
 def cpu_seconds(pid: int) -> float:

@@ -8,6 +8,7 @@ free, until it says that it is up. Nobody waits for it meanwhile: vLLM serves fi
 import os
 import signal
 from collections.abc import Callable
+from enum import Enum
 
 from trail.service.cores import cpu_seconds, idle_seconds
 
@@ -28,20 +29,34 @@ LONGEST_S = 180.0
 class Contention:
     """Whether a process would be in somebody's way, from what was idle and what it used itself."""
 
-    def __init__(self, idle_s: float, own_s: float, now_s: float) -> None:
-        """Totals so far, in seconds."""
+    def __init__(self, idle_s: float | None, own_s: float, now_s: float, *, contended: bool = False) -> None:
+        """Totals so far, in seconds; `contended` is what held before."""
         self._before = (idle_s, own_s, now_s)
-        self.contended = False
+        self.contended = contended
 
-    def look(self, idle_s: float, own_s: float, now_s: float) -> bool:
-        """Judges anew once a window has passed."""
+    def due(self, now_s: float) -> bool:
+        """Whether a window has passed since the last look."""
+        return now_s - self._before[2] >= WINDOW_S
+
+    def look(self, idle_s: float | None, own_s: float, now_s: float) -> bool:
+        """Judges anew. Where idle time cannot be seen nothing is contended: no start is held up by that."""
         began_idle_s, began_own_s, began_s = self._before
-        passed_s = now_s - began_s
-        if passed_s >= WINDOW_S:
-            cores = (idle_s - began_idle_s + own_s - began_own_s) / passed_s
+        self._before = (idle_s, own_s, now_s)
+        if idle_s is None or began_idle_s is None:
+            self.contended = False
+        else:
+            cores = (idle_s - began_idle_s + own_s - began_own_s) / (now_s - began_s)
             self.contended = cores < (FREE_FROM if self.contended else CONTENDED_BELOW)
-            self._before = (idle_s, own_s, now_s)
         return self.contended
+
+
+class Start(Enum):
+    """How far a sidecar's start is."""
+
+    GOES_ON = "goes on"
+    UP = "is up"
+    GONE = "has ended"
+    LATE = "has not come up"
 
 
 class StartupShare:
@@ -54,33 +69,29 @@ class StartupShare:
         self._clock = clock
         self._began_s = clock()
         self._in_turns_s = 0.0
-        self._watch = Contention(idle_seconds(), 0.0, clock())
-        self._watch.contended = contended
+        self._watch = Contention(idle_seconds(), 0.0, clock(), contended=contended)
         os.set_blocking(ready_fd, False)
 
-    @property
-    def over(self) -> bool:
-        """Whether the child is up, gone, or has had its time."""
-        if self._clock() - self._began_s > LONGEST_S:
-            return True
+    def look(self) -> Start:
+        """How it stands."""
         try:
-            return os.read(self._ready_fd, 1) is not None
+            return Start.UP if os.read(self._ready_fd, 1) else Start.GONE
         except BlockingIOError:
-            return False
+            return Start.LATE if self._clock() - self._began_s > LONGEST_S else Start.GOES_ON
 
     def describe(self) -> str:
-        """How the start went, for the log."""
-        return (
-            f"{self._clock() - self._began_s:.1f} s after its start, {self._in_turns_s:.1f} s of it in turns"
-        )
+        """How long the start has taken, for the log."""
+        passed_s = self._clock() - self._began_s
+        return f"{passed_s:.1f} s after its start, {self._in_turns_s:.1f} s of it in turns"
 
     def turn(self, wait: Callable[[float], bool]) -> bool:
         """One run, and one stop where cores are contended; `wait` takes seconds and says whether to end."""
         try:
-            contended = self._watch.look(idle_seconds(), cpu_seconds(self._pid), self._clock())
-        except OSError:
-            return False
-        if not contended:
+            if self._watch.due(now_s := self._clock()):
+                self._watch.look(idle_seconds(), cpu_seconds(self._pid), now_s)
+        except OSError:  # it is gone
+            return wait(TURN_S)
+        if not self._watch.contended:
             return wait(TURN_S)
         self._in_turns_s += TURN_S
         if wait(SHARE * TURN_S):

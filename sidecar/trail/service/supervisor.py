@@ -16,7 +16,7 @@ from pathlib import Path
 
 from trail.service.cores import idle_seconds
 from trail.service.fetch import FetchError, fetch_archive
-from trail.service.startup_share import CONTENDED_BELOW, ENV_READY_FD, StartupShare
+from trail.service.startup_share import CONTENDED_BELOW, ENV_READY_FD, Start, StartupShare
 from trail.service.stop_signals import StopSignals
 from trail.wire.names import BOARDS, ENV_DIR
 
@@ -71,21 +71,35 @@ def keep_running(command: Sequence[str], stop: StopSignals) -> None:
     beside_vllm = contended
     while not stop.is_set():
         began_s = time.monotonic()
-        child, ready_fd = _start(command)
-        code = None
-        if child is not None:
-            share = StartupShare(child.pid, ready_fd, time.monotonic, contended) if beside_vllm else None
-            code = _wait(child, stop, share)
-            os.close(ready_fd)
+        said = _live(command, stop, beside_vllm=beside_vllm, contended=contended)
         if stop.is_set():
             break
         pause_s = backoff.pause_s(time.monotonic() - began_s)
-        if child is not None:
-            log.warning("the sidecar ended with exit code %s; again in %.0f s", code, pause_s)
+        log.warning("%s; again in %.0f s", said, pause_s)
         idle_s, rested_s = idle_seconds(), time.monotonic()
         _rest(pause_s, stop)
-        idle_cores = (idle_seconds() - idle_s) / max(time.monotonic() - rested_s, 1e-3)
-        beside_vllm, contended = True, idle_cores < CONTENDED_BELOW
+        beside_vllm, contended = True, _contended(idle_s, rested_s)
+
+
+def _live(command: Sequence[str], stop: StopSignals, *, beside_vllm: bool, contended: bool) -> str:
+    """One life of the sidecar, from its start to its end; how it ended. Never raises."""
+    try:
+        child, ready_fd = _start(command)
+        try:
+            share = StartupShare(child.pid, ready_fd, time.monotonic, contended) if beside_vllm else None
+            return f"the sidecar ended with exit code {_wait(child, stop, share)}"
+        finally:
+            os.close(ready_fd)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the container stays
+        return f"{command[0]} cannot be started: {error}"
+
+
+def _contended(idle_s: float | None, since_s: float) -> bool:
+    """Whether no core has been free since, as far as can be seen."""
+    now_idle_s, passed_s = idle_seconds(), max(time.monotonic() - since_s, 1e-3)
+    if idle_s is None or now_idle_s is None:
+        return False
+    return (now_idle_s - idle_s) / passed_s < CONTENDED_BELOW
 
 
 def _been_here() -> bool:
@@ -109,16 +123,15 @@ def _fetch(url: str, sha256: str, into: Path, stop: StopSignals) -> bool:
     return False
 
 
-def _start(command: Sequence[str]) -> "tuple[subprocess.Popen[bytes] | None, int]":
-    """The child, and a descriptor that becomes readable when it is up or gone."""
+def _start(command: Sequence[str]) -> "tuple[subprocess.Popen[bytes], int]":
+    """The child, and a descriptor that becomes readable when it is up or gone. Raises OSError."""
     ready_fd, its_end = os.pipe()
     try:
         environment = {**os.environ, ENV_READY_FD: str(its_end)}
         return subprocess.Popen(list(command), pass_fds=[its_end], env=environment), ready_fd
-    except OSError as error:
+    except BaseException:
         os.close(ready_fd)
-        log.error("%s cannot be started: %s", command[0], error.strerror)  # noqa: TRY400 - needs no traceback
-        return None, -1
+        raise
     finally:
         os.close(its_end)
 
@@ -126,8 +139,9 @@ def _start(command: Sequence[str]) -> "tuple[subprocess.Popen[bytes] | None, int
 def _wait(child: "subprocess.Popen[bytes]", stop: StopSignals, share: StartupShare | None) -> int:
     while (code := child.poll()) is None:
         _reap_strays(child.pid)
-        if share is not None and share.over:
-            log.info("the sidecar is up, %s", share.describe())
+        if share is not None and (state := share.look()) is not Start.GOES_ON:
+            level = logging.WARNING if state is Start.LATE else logging.INFO
+            log.log(level, "the sidecar %s %s", state.value, share.describe())
             share = None
         if share.turn(stop.wait) if share is not None else stop.wait(_POLL_S):
             child.terminate()

@@ -53,7 +53,13 @@ class Sight:
 
     def unsure(self, outlook: "Outlook") -> bool:
         """Whether what one may not see could decide otherwise."""
-        record, outcome = outlook.record, outlook.outcome
+        return self._unsure(outlook.record, outlook.outcome)
+
+    def unsure_otherwise(self, outlook: "Outlook") -> bool:
+        """The same of the workload without its own annotation."""
+        return self._unsure(outlook.record, outlook.otherwise)
+
+    def _unsure(self, record: WorkloadRecord, outcome: TrailPolicy | Skip | None) -> bool:
         if record.namespace in self.hidden:
             return True
         match outcome.reason if isinstance(outcome, Skip) else None:

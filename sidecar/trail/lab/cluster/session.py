@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import ClientError
-
 from trail_operator import names
 from trail_operator.kube import Kube, KubeError, path
 
@@ -28,8 +26,8 @@ _KINDS = {
 
 Object = dict[str, Any]
 
-NO_ANSWER = (OSError, TimeoutError, ssl.SSLError, ClientError)
-"""What a connection ends with: a server that hangs up in the middle is no OSError for aiohttp."""
+NO_ANSWER = (OSError, TimeoutError, ssl.SSLError)
+"""What a connection ends with."""
 
 
 class ClusterError(Exception):

@@ -55,13 +55,20 @@ async def disable(session: Session, workload: Workload, timeout_s: float | None)
     wishes = foreign(annotations(template).get(names.INJECT))
     sight = await look(session, await find_operator(session), wishes, strict=False)
     outlook = of_workload(sight, present, workload.kind)
-    wish = "disabled" if isinstance(outlook.otherwise, TrailPolicy) else None
+    unasked = outlook.otherwise if isinstance(outlook.otherwise, TrailPolicy) else None
+    hidden = unasked is None and sight.unsure_otherwise(outlook)
+    wish = "disabled" if unasked is not None or hidden else None
     already = annotations(present).get(names.INJECT) == wish
     await _annotate(session, workload, wish)
     done, left = "the annotation is removed", "the annotation stays removed"
-    if isinstance(outlook.otherwise, TrailPolicy):
+    if wish is not None:
         done, left = "annotated as disabled", "the annotation stays"
-        print(f"{workload}: {done}, since TrailPolicy {outlook.otherwise.key} takes its pods unasked")
+        why = (
+            f"TrailPolicy {unasked.key} takes its pods unasked"
+            if unasked is not None
+            else ("a TrailPolicy that you may not see could take its pods unasked")
+        )
+        print(f"{workload}: {done}, since {why}")
         if names.INJECT in annotations(template_of(outlook.record)):
             print(f"note: its pod template asks by itself; take {names.INJECT} out there to be rid of it")
     elif already:
