@@ -121,7 +121,8 @@ class Node:
 
     def keep_logs(self, folder: Path) -> None:
         """Everything there is to say of all pods, into files."""
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         (folder / "pods.txt").write_text(
             self.kubectl("get", "pods,deployments,trailpolicies,events", "-A", "-o", "wide", check=False)
         )
