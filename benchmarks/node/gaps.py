@@ -127,7 +127,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build/node/gaps.json")
-    parser.add_argument("--seconds", type=float, default=45.0, help="of each arm (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each arm (%(default)s)")
     args = parser.parse_args()
     os.environ["TRAIL_NODE_CPUS"] = PODS_CPU
     os.sched_setaffinity(0, {int(OTHER_CPU)})

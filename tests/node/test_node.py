@@ -333,7 +333,9 @@ def test_no_request_is_lost_whatever_of_ours_goes_away(node: Node, tmp_path: Pat
     print(f"{len(answers)} requests, {len(failed)} failed")
     assert len(answers) > 20
     assert not failed
-    (after,) = serving(node, injected=True)
+    # A kubelet that starts asks every probe anew.
+    (after,) = eventually("the pod", lambda: serving(node, injected=True))
+    assert after["metadata"]["uid"] == pod["metadata"]["uid"]
     assert all(s["restartCount"] == 0 for s in after["status"]["containerStatuses"])
 
 

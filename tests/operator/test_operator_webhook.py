@@ -256,7 +256,7 @@ async def test_it_serves_reviews_and_follows_its_certificate(tmp_path: Path) -> 
         async with session.post(f"{url}/inject", data=dry, ssl=False) as response:
             assert response.status == 200
         async with session.get(f"{url}/healthz", ssl=False) as response:
-            assert await response.text() == "ok\n"
+            assert response.status == 200
         assert [o.skip.reason for o in told if o.skip] == [Reason.HOST_NETWORK]
         assert not watch.refresh()
         assert await asyncio.to_thread(serial_of, port) == 1
