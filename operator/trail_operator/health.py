@@ -75,7 +75,7 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` is monotonic seconds."""
         self.cluster = Part("cluster", clock)
-        """The first look at everything. Once it has been had, it stays."""
+        """The first look at everything, until it is had."""
         self.watches = Part("watches", clock)
         self.lease = Part("lease", clock)
         self._seen = False
@@ -83,13 +83,13 @@ class Health:
     def looked(self) -> None:
         """Everything has been looked at once."""
         self._seen = True
-        self.cluster.works()
 
     def ready(self) -> tuple[bool, str]:
         """Whether pods should be decided on here, and a line for each part."""
         parts = (self.watches, self.lease)
-        lines = [self.cluster.describe(), *(part.describe() for part in parts)]
-        return self._seen and all(part.ready for part in parts), "\n".join(lines) + "\n"
+        shown = parts if self._seen else (self.cluster, *parts)
+        lines = "\n".join(part.describe() for part in shown)
+        return self._seen and all(part.ready for part in parts), f"{lines}\n"
 
     def alive(self) -> tuple[bool, str]:
         """Whether everything that has begun goes on trying, and a line for each part that is asked.

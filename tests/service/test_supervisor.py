@@ -298,3 +298,21 @@ def test_it_lives_on_where_nothing_can_be_seen_or_opened(
     monkeypatch.setattr(supervisor.os, "pipe", nothing_left)
     said = supervisor._live(["true"], Stop(), beside_vllm=True, contended=True)  # type: ignore[arg-type]
     assert "Too many open files" in said
+
+
+def test_a_child_that_cannot_be_watched_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sidecars would fight for one directory."""
+    started: list[int] = []
+
+    def fail(child: "subprocess.Popen[bytes]", *_: object) -> int:
+        started.append(child.pid)
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(supervisor, "_wait", fail)
+    said = supervisor._live([sys.executable, "-c", "import time; time.sleep(120)"], None,  # type: ignore[arg-type]
+                            beside_vllm=False, contended=False)  # fmt: skip
+    assert "a mistake of ours" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)

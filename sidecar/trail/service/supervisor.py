@@ -90,8 +90,11 @@ def _live(command: Sequence[str], stop: StopSignals, *, beside_vllm: bool, conte
             return f"the sidecar ended with exit code {_wait(child, stop, share)}"
         finally:
             os.close(ready_fd)
+            if child.poll() is None:  # we failed, not the child: its next life must find the place empty
+                child.kill()
+                child.wait()
     except Exception as error:  # noqa: BLE001 - whatever it is, the container stays
-        return f"{command[0]} cannot be started: {error}"
+        return f"{command[0]} cannot be started or watched: {error}"
 
 
 def _contended(idle_s: float | None, since_s: float) -> bool:
