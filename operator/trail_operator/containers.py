@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trail.wire.names import ENV_OTLP_ENDPOINT, ENV_TRACE_RATIO
 from trail_operator import names
 from trail_operator.access import sidecar_user, with_user
 from trail_operator.pods import Target
@@ -146,7 +147,7 @@ def engine_defaults(plan: Plan) -> dict[str, str]:
     if not telemetry.endpoint:
         return {}
     # vLLM hands a client's trace to its scheduler only where it traces by itself.
-    return {"TRAIL_OTLP_ENDPOINT": telemetry.endpoint, "TRAIL_TRACE_RATIO": f"{telemetry.sample_ratio:g}"}
+    return {ENV_OTLP_ENDPOINT: telemetry.endpoint, ENV_TRACE_RATIO: f"{telemetry.sample_ratio:g}"}
 
 
 def engine_mounts() -> list[Built]:

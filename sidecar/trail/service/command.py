@@ -7,8 +7,8 @@ import os
 
 from trail.service.config import add_arguments, from_arguments
 from trail.service.logs import get_logger, set_up_logging
-from trail.service.startup_share import ENV_READY_FD
 from trail.service.stop_signals import StopSignals
+from trail.wire.names import ENV_READY_FD
 
 EXIT_USAGE = 2
 NICE = 10

@@ -12,8 +12,6 @@ from enum import Enum
 
 from trail.service.cores import cpu_seconds, idle_seconds
 
-ENV_READY_FD = "TRAIL_READY_FD"
-"""File descriptor that the sidecar writes a byte to once everything is loaded."""
 SHARE = 0.1
 """Part of the time that it runs where cores are contended."""
 TURN_S = 50e-3

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from trail.service.cores import idle_seconds
 from trail.service.fetch import FetchError, fetch_archive
-from trail.service.startup_share import CONTENDED_BELOW, ENV_READY_FD, Start, StartupShare
+from trail.service.startup_share import CONTENDED_BELOW, Start, StartupShare
 from trail.service.stop_signals import StopSignals
-from trail.wire.names import BOARDS, ENV_DIR
+from trail.wire.names import BOARDS, ENV_DIR, ENV_READY_FD
 
 FIRST_S, LONGEST_S, HEALTHY_S = 1.0, 60.0, 120.0
 GRACE_S = 5.0

@@ -17,6 +17,8 @@ ENV_OTLP_ENDPOINT = "TRAIL_OTLP_ENDPOINT"
 vLLM passes trace headers on only where its own tracing is on."""
 ENV_TRACE_RATIO = "TRAIL_TRACE_RATIO"
 """Share, 0 to 1, of the requests to trace whose client says nothing about it. Engine and sidecar read it."""
+ENV_READY_FD = "TRAIL_READY_FD"
+"""File descriptor that the sidecar writes a byte to once everything is loaded; its supervisor sets it."""
 
 DEFAULT_DIR = Path("/dev/shm/trail")  # noqa: S108 - shared memory is meant
 DEFAULT_HEARTBEAT_MS = 100.0
