@@ -35,7 +35,7 @@ demo: env ## Serve the demo model with and without TRAIL and compare
 	$(BIN)/trail bench demo --arms $(DEMO_ARMS) --max-tokens 640 --repeats 2 --requests 300 --out $(BUILD)/demo
 
 observe: env ## The demo under load, its traces and metrics in one page (build/observe/)
-	$(PY) -m trail.lab.observe --out $(BUILD)/observe
+	$(PY) -m benchmarks.observe --out $(BUILD)/observe
 
 test: check ## Everything: style, types, layers, unit tests, real vLLM
 	$(PY) -m pytest tests
@@ -47,30 +47,30 @@ check: env ## Style, types, layers, generated stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=sidecar:operator $(BIN)/lint-imports
+	PYTHONPATH=sidecar:operator:. $(BIN)/lint-imports
 	$(PY) protos/generate.py --check
 	$(PY) images/lock.py --check
 
 bench-peak: env ## A load peak, TRAIL against first come first served (build/bench/peak.json)
-	$(PY) -m trail.lab.peak --out $(BUILD)/bench
+	$(PY) -m benchmarks.peak --out $(BUILD)/bench
 
 eval: env ## How good predictions are, against the paper's recipe and the floor (build/eval/)
-	$(PY) -m trail.lab.evaluate.suite --out $(BUILD)/eval
+	$(PY) -m benchmarks.predictors.suite --out $(BUILD)/eval
 
 fidelity: env ## The simulator against real vLLM, arm by arm (build/fidelity/)
-	$(PY) -m trail.lab.fidelity --out $(BUILD)/fidelity
+	$(PY) -m benchmarks.fidelity --out $(BUILD)/fidelity
 
 sim-control: env ## The controller of c against the best constant c (build/sim/controller.json)
-	$(PY) -m trail.lab.control --seeds 101,102,103 --out $(BUILD)/sim
+	$(PY) -m benchmarks.control --seeds 101,102,103 --out $(BUILD)/sim
 
 sim: env ## All policies in the simulator, on a fixed grid (build/sim/policies.json); goes on where it stopped
-	$(PY) -m trail.lab.simulate.study --out $(BUILD)/sim
+	$(PY) -m benchmarks.policies --out $(BUILD)/sim
 
 sim-quick: env ## The same on two small settings of generated requests
-	$(PY) -m trail.lab.simulate.study --quick --out $(BUILD)/sim-quick
+	$(PY) -m benchmarks.policies --quick --out $(BUILD)/sim-quick
 
 bench-overhead: env ## What TRAIL costs the engine (build/bench/overhead.json)
-	$(PY) -m trail.lab.overhead --out $(BUILD)/bench
+	$(PY) -m benchmarks.overhead --out $(BUILD)/bench
 
 e2e-node: env ## Install and use TRAIL on a real node, with real vLLM (needs root and TRAIL_SHARED)
 	TRAIL_E2E_NODE=1 $(PY) -m pytest tests/node -x -s

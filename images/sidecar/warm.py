@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import trail
-from trail import service
+from trail import sidecar as service
 from trail.predict import artefact
 
-PREDICTOR = Path(trail.__file__).parent / "lab/demo/data/predictor"
+PREDICTOR = Path(trail.__file__).parent / "demo/data/predictor"
 
 
 def main() -> int:

@@ -10,26 +10,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from trail_operator import names
-from trail_operator.cluster import Cluster, to_workload
+from trail_operator.admission.stamp import Stamp, patch
+from trail_operator.admission.webhook import CertificateError, CertificateWatch, Webhook, listening
+from trail_operator.cluster_api.kube import Kube, KubeError, Leases, path
+from trail_operator.cluster_api.lease import Elector, LeaseConfig
 from trail_operator.config import OperatorConfig, from_arguments, make_parser
-from trail_operator.controller import APPS, PLURALS, Controller
-from trail_operator.handlers import Watches
+from trail_operator.control.loop import Change, ControlLoop
+from trail_operator.control.loop_port import LoopPort, NoLoop, RedisLoop
+from trail_operator.control.store import Store, connect
 from trail_operator.health import Health
-from trail_operator.kube import Kube, KubeError, Leases, path
-from trail_operator.lease import Elector, LeaseConfig
-from trail_operator.listing import load, look_at_version
-from trail_operator.loop import Change, ControlLoop
-from trail_operator.loop_port import LoopPort, NoLoop, RedisLoop
 from trail_operator.metrics import Metrics
 from trail_operator.reasons import EventReason
-from trail_operator.stamp import Stamp, patch
-from trail_operator.store import Store, connect
-from trail_operator.teller import Subject, Teller
-from trail_operator.webhook import CertificateError, CertificateWatch, Webhook, listening
-from trail_operator.withdrawal import Withdrawals
+from trail_operator.reconcile.cluster import Cluster, to_workload
+from trail_operator.reconcile.controller import APPS, PLURALS, Controller
+from trail_operator.reconcile.event_recorder import Subject, Teller
+from trail_operator.reconcile.handlers import Watches
+from trail_operator.reconcile.listing import load, look_at_version
+from trail_operator.reconcile.withdrawal import Withdrawals
 
 if TYPE_CHECKING:
-    from trail_operator.spans import Spans
+    from trail_operator.control.spans import Spans
 
 EXIT_USAGE = 2
 _AGAIN_S = 10.0
@@ -236,7 +236,7 @@ def _spans(config: OperatorConfig) -> "Spans | None":
     if not config.otlp_endpoint:
         return None
     # Tens of megabytes, which only those pay who look at spans.
-    from trail_operator.spans import Spans
+    from trail_operator.control.spans import Spans
 
     return Spans.to(config.otlp_endpoint, config.identity)
 

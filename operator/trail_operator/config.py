@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trail_operator.access import valid_key
+from trail_operator.admission.webhook import Certificate
 from trail_operator.settings import GROUP, NOBODY, InjectionSettings
-from trail_operator.webhook import Certificate
 
 NATIVE_CHOICES = ("auto", "always", "never")
 _CHOICES = {

@@ -11,7 +11,8 @@ from trail import __version__
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand. Its module, imported when used, has `configure(parser)` and `run(args) -> int`."""
+    """A subcommand. Its module in `trail.commands`, imported when used, has `configure(parser)` and
+    `run(args) -> int`."""
 
     name: str
     module: str
@@ -21,30 +22,24 @@ class Command:
 
 
 COMMANDS = (
-    Command("serve", "trail.lab.serve", "serve a model with vLLM and TRAIL on this machine", passes_on=True),
-    Command("sidecar", "trail.service.command", "run the sidecar process alone"),
-    Command(
-        "bench", "trail.lab.bench.command", "compare scheduling policies on one workload", passes_on=True
-    ),
-    Command(
-        "profile", "trail.lab.profile.command", "record hidden states to train a predictor on", passes_on=True
-    ),
-    Command("train", "trail.lab.train.command", "train a predictor from a recording"),
-    Command(
-        "evaluate", "trail.lab.evaluate.command", "say how good a predictor is, and how good one could be"
-    ),
-    Command("simulate", "trail.lab.simulate.command", "compare policies in a simulated engine"),
-    Command("fit-steps", "trail.lab.simulate.fit_command", "fit a step-time model to what trail bench saw"),
-    Command("top", "trail.lab.top.command", "watch engines and requests in the terminal"),
-    Command("shadow-report", "trail.lab.shadow.command", "say what a policy would gain, from a decision log"),
-    Command("plan", "trail.lab.plan.command", "what a policy is worth at your lengths and load, by theory"),
-    Command("status", "trail.lab.cluster.status", "show TRAIL on the current cluster"),
-    Command("enable", "trail.lab.cluster.enable", "switch TRAIL on for a Deployment or StatefulSet"),
-    Command("disable", "trail.lab.cluster.disable", "switch it off again"),
-    Command("c", "trail.lab.cluster.c", "show or set c of a TrailPolicy"),
-    Command("explain", "trail.service.explain", "the life of one request, with reasons"),
-    Command("explain-injection", "trail.lab.cluster.explain", "say why a pod was injected or not"),
-    Command("inspect", "trail.predict.command", "show and check a predictor"),
+    Command("serve", "serve", "serve a model with vLLM and TRAIL on this machine", passes_on=True),
+    Command("sidecar", "sidecar", "run the sidecar process alone"),
+    Command("bench", "bench", "compare scheduling policies on one workload", passes_on=True),
+    Command("profile", "profile", "record hidden states to train a predictor on", passes_on=True),
+    Command("train", "train", "train a predictor from a recording"),
+    Command("evaluate", "evaluate", "say how good a predictor is, and how good one could be"),
+    Command("simulate", "simulate", "compare policies in a simulated engine"),
+    Command("fit-steps", "fit_steps", "fit a step-time model to what trail bench saw"),
+    Command("top", "top.command", "watch engines and requests in the terminal"),
+    Command("shadow-report", "shadow_report", "say what a policy would gain, from a decision log"),
+    Command("plan", "plan", "what a policy is worth at your lengths and load, by theory"),
+    Command("status", "cluster.status", "show TRAIL on the current cluster"),
+    Command("enable", "cluster.enable", "switch TRAIL on for a Deployment or StatefulSet"),
+    Command("disable", "cluster.disable", "switch it off again"),
+    Command("c", "cluster.c", "show or set c of a TrailPolicy"),
+    Command("explain", "explain", "the life of one request, with reasons"),
+    Command("explain-injection", "cluster.explain_injection", "say why a pod was injected or not"),
+    Command("inspect", "inspect", "show and check a predictor"),
 )
 
 
@@ -60,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices.add_parser(command.name, help=command.summary, add_help=False)
     name = top.parse_known_args(words[:1])[0].command
     command = next(c for c in COMMANDS if c.name == name)
-    module = importlib.import_module(command.module)
+    module = importlib.import_module(f"trail.commands.{command.module}")
     # Abbreviated options are off: --max would be ours or vLLM's depending on what exists.
     parser = argparse.ArgumentParser(prog=f"trail {name}", description=command.summary, allow_abbrev=False)
     module.configure(parser)

@@ -84,7 +84,7 @@ def test_no_right_is_a_wildcard_or_writes_workloads_spec_beyond_patch(case: str)
 
 def test_every_resource_in_the_code_has_a_right() -> None:
     """A path in the operator's code that no right speaks of would be a refusal in the cluster."""
-    code = "\n".join(file.read_text() for file in OPERATOR.glob("*.py"))
+    code = "\n".join(file.read_text() for file in OPERATOR.rglob("*.py"))
     named = set(re.findall(r'path\(\s*(?:"[^"]+"|APPS|names\.API_VERSION|API_VERSION),\s*"([a-z]+)"', code))
     watched = set(re.findall(r'watch\("[a-z]*", "v1", "([a-z]+)"', code))
     assert {"events", "nodes", "secrets", "pods", "namespaces"} <= named

@@ -35,11 +35,11 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from trail_operator.certificates import _parser as certificates_parser
 from trail_operator.config import from_arguments, make_parser
-from trail_operator.redis_secret import filled
-from trail_operator.redis_secret import parser as redis_secret_parser
-from trail_operator.uninstall import make_parser as uninstall_parser
+from trail_operator.jobs.certificates import _parser as certificates_parser
+from trail_operator.jobs.redis_secret import filled
+from trail_operator.jobs.redis_secret import parser as redis_secret_parser
+from trail_operator.jobs.uninstall import make_parser as uninstall_parser
 
 
 @pytest.mark.parametrize("case", CASES)

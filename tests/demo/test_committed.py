@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from trail.lab import sampling
-from trail.lab.demo import demo_model_dir, demo_predictor_dir, train_model
-from trail.lab.demo.corpus import demo_prompts
-from trail.lab.demo.tokenizer import token_ids
+from benchmarks.demo_model import sampling, train_model
+from trail.demo import demo_model_dir, demo_predictor_dir
+from trail.demo.corpus import demo_prompts
+from trail.demo.tokenizer import token_ids
 from trail.predict import artefact
-from trail.predict.evaluation import evaluate_sequences
 from trail.predict.refine import Refiner
+from trail.predict.training.evaluation import evaluate_sequences
 
 MAX_TOKENS = 640
 DATA = demo_model_dir().parent

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from trail.lab.demo import corpus, words
-from trail.lab.sampling import length_statistics
+from benchmarks.demo_model.sampling import length_statistics
+from trail.demo import corpus, words
 
 
 def _documents(n: int, seed: int) -> list[tuple[corpus.Instruction, str]]:

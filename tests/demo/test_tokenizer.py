@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from trail.lab.demo import corpus, tokenizer
+from trail.demo import corpus, tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from e2e_kit import NAMESPACE, RELEASE, USERS, Cluster, Processes, account_kubeconfig, free_port, redis_secret
 from redis import Redis
 
-from trail_operator.kube import path
+from trail_operator.cluster_api.kube import path
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trailpolicies.trail.dev"
 

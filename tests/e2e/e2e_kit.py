@@ -20,7 +20,7 @@ import yaml
 
 from trail.wire.redis_schema import HISTORY_LENGTH, REPORT_SCRIPT, Keys, PodReport, encode_report
 from trail_operator.access import sidecar_user, with_user
-from trail_operator.kube import Kube, KubeError, path
+from trail_operator.cluster_api.kube import Kube, KubeError, path
 
 Object = dict[str, Any]
 T = TypeVar("T")

@@ -37,8 +37,8 @@ from redis.exceptions import RedisError, ResponseError
 from trail.wire.redis_schema import Keys
 from trail_operator import names
 from trail_operator.access import sidecar_user
-from trail_operator.inject import read_status
-from trail_operator.kube import KubeError, path
+from trail_operator.admission.inject import read_status
+from trail_operator.cluster_api.kube import KubeError, path
 
 WORKLOAD = f"{USERS}/deployment/llama"
 LLAMA = path("apps/v1", "deployments", USERS, "llama")

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,13 @@ SIZES_MB = {"operator": 150, "engine": 5}
 
 class CommandFailedError(AssertionError):
     """A command line ended as it should not have; the message holds what it said."""
+
+
+def _as_the_tool_expects(tree: Path) -> None:
+    """The tool finds the demo's model and predictor where they once were."""
+    for name in ("images", "charts"):
+        (tree / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "sidecar/trail/demo/data", tree / "sidecar/trail/lab/demo/data")
 
 
 @dataclass
@@ -53,7 +61,11 @@ class Node:
 
     def load_images(self, *roles: str) -> None:
         """Our images out of the Dockerfiles of this tree (of `roles`, or all), and what they stand beside."""
-        run(["bash", self.tools / "node-images", ROOT, Path(sys.executable).parents[1], *roles], show=True)
+        images, environment = self.tools / "node-images", Path(sys.executable).parents[1]
+        with tempfile.TemporaryDirectory() as made:
+            _as_the_tool_expects(Path(made))
+            run(["bash", images, made, environment, " "], show=True)  # the stand-ins alone, once
+        run(["bash", images, ROOT, environment, *roles], show=True)
 
     def make_image(self, name: str, directory: Path, config: Object) -> None:
         """An image of one directory."""

@@ -47,9 +47,9 @@ from node_kit import (
     status_of,
 )
 
-from trail_operator.resources import cpu_request, quantity
+from trail_operator.admission.resources import cpu_request, quantity
 
-PREDICTOR = ROOT / "sidecar/trail/lab/demo/data/predictor"
+PREDICTOR = ROOT / "sidecar/trail/demo/data/predictor"
 SIDECAR = "trail-sidecar"
 POLICY = ("trailpolicy", "default", "-n", USERS)
 COLLECTOR = f"http://collector.{WATCHED}.svc:4317"

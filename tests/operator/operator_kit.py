@@ -8,8 +8,8 @@ from typing import Any
 import jsonpatch
 import yaml
 
-from trail_operator.cluster import to_entry
-from trail_operator.review import View, answer
+from trail_operator.admission.review import View, answer
+from trail_operator.reconcile.cluster import to_entry
 from trail_operator.settings import InjectionSettings
 
 Object = dict[str, Any]
@@ -22,6 +22,8 @@ SETTINGS = InjectionSettings(
     redis_url="redis://trail-redis.trail-system:6379/0",
 )
 DEFAULT = ("trail-system", "cluster")
+VARIANTS = {"injected": True, "injected-old": False}
+"""Golden file by whether the cluster has native sidecars."""
 
 
 def load_documents(path: Path) -> list[Object]:
@@ -95,3 +97,14 @@ def admit(pod: Object, view: View, namespace: str | None = None, version: str = 
 def golden_view(*, native: bool) -> View:
     """The view that the golden files are made with."""
     return make_view(load_documents(GOLDEN / "policies.yaml"), native=native)
+
+
+def golden_cases() -> list[str]:
+    """Names of all golden cases."""
+    return sorted(path.name.removesuffix(".pod.yaml") for path in GOLDEN.glob("*.pod.yaml"))
+
+
+def after_webhook(case: str, *, native: bool) -> str:
+    """The YAML of a golden case's pod after the webhook."""
+    (pod,) = load_documents(GOLDEN / f"{case}.pod.yaml")
+    return yaml.safe_dump(admit(pod, golden_view(native=native)), sort_keys=False, width=110)

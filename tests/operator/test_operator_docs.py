@@ -9,7 +9,7 @@ import yaml
 from operator_kit import make_policy
 
 from trail_operator.access import SIDECAR_COMMANDS
-from trail_operator.policy import parse_policy
+from trail_operator.policy.resource import parse_policy
 from trail_operator.reasons import BlockReason, ConditionReason, EventReason, Reason
 
 DOCS = Path(__file__).parents[2] / "docs/kubernetes"

@@ -7,12 +7,12 @@ import aiohttp
 import pytest
 
 from trail_operator import health
+from trail_operator.admission.review import View
+from trail_operator.admission.webhook import Webhook, listening
+from trail_operator.cluster_api.lease import Elector, LeaseConfig
 from trail_operator.health import ALIVE_WITHIN_S, READY_WITHIN_S, Health
-from trail_operator.lease import Elector, LeaseConfig
 from trail_operator.metrics import Metrics
-from trail_operator.review import View
 from trail_operator.settings import InjectionSettings
-from trail_operator.webhook import Webhook, listening
 
 
 class Clock:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from trail.policy import decide
 from trail.policy.guard import overtake_bound
-from trail.policy.order import UNCOMPUTED_SHARE, Terms, effective_ranks, ranks
-from trail.policy.ranks import rank_requests
+from trail.policy.ranks import UNCOMPUTED_SHARE, Terms, effective_ranks, ranks
+from trail.policy.sizes import rank_requests
 from trail.policy.spec import POLICY_NAMES, PolicySpec
 
 # Whole numbers, so that equal ones are common and different ones are further apart than rounding.

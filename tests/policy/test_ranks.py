@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trail.policy.mlfq import level
-from trail.policy.ranks import NEVER, rank_requests
+from trail.policy.sizes import NEVER, rank_requests
 from trail.policy.spec import POLICY_NAMES, PolicySpec
 
 REQUEST = st.tuples(

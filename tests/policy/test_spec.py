@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trail.policy.order import Terms
+from trail.policy.ranks import Terms
 from trail.policy.spec import POLICY_NAMES, SIZES, PolicySpec, parse_policy
 
 

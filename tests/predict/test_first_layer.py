@@ -6,16 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trail.lab import sampling
-from trail.lab.demo import demo_model_dir, demo_predictor_dir, train_model
-from trail.lab.demo.corpus import demo_prompts
+from benchmarks.demo_model import sampling, train_model
+from trail.demo import demo_model_dir, demo_predictor_dir
+from trail.demo.corpus import demo_prompts
 from trail.predict import artefact
 from trail.predict.bins import geometric_bins
-from trail.predict.evaluation import Sequences, follow
 from trail.predict.first_layer import ARITHMETICS, BATCHES, FastestLayer, choose, make_layer
 from trail.predict.probe import FASTEST, POSITION_INPUTS, POSITION_WEIGHT, Probe
-from trail.predict.probe_training import predict_rows
 from trail.predict.refine import Refiner
+from trail.predict.training.evaluation import Sequences, follow
+from trail.predict.training.probe_training import predict_rows
 
 BINS = geometric_bins(12, 400)
 OTHERS = ARITHMETICS[1:]

@@ -14,7 +14,7 @@ from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerF
 from trail.predict.bins import equal_bins
 from trail.predict.prompt import PromptPredictor
 from trail.predict.prompt_tokens import Retokenised, read_tokenizer
-from trail.predict.prompt_training import PromptRecipe, train_prompt_predictor
+from trail.predict.training.prompt_training import PromptRecipe, train_prompt_predictor
 
 BINS = equal_bins(4, 64.0)
 WORD_OF_PADDING = "[PAD]"

@@ -9,8 +9,8 @@ import pytest
 from trail.wire import board
 from trail.wire.board import BoardReader, BoardWriter
 from trail.wire.errors import LayoutError
-from trail.wire.files import seal_identity
 from trail.wire.frames import LAYOUT_VERSION, FrameReader, RingSpec
+from trail.wire.mapped import seal_identity
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 from trail.wire import board
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardReader, BoardWriter
 from trail.wire.errors import LayoutError
-from trail.wire.files import seal_identity
+from trail.wire.mapped import seal_identity
 
 CAPACITY = 16
 ATTACHES = 40_000

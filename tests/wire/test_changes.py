@@ -4,7 +4,7 @@ import enum
 
 import pytest
 
-from trail.service.life import Passage, State
+from trail.sidecar.requests.timeline import Passage, State
 from trail.wire.changes import Cause, Change
 from trail.wire.v1 import trail_pb2
 

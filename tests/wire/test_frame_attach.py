@@ -9,8 +9,8 @@ import pytest
 from trail.wire import ring
 from trail.wire.board import BoardWriter
 from trail.wire.errors import LayoutError, WireError
-from trail.wire.files import seal_identity
 from trail.wire.frames import LAYOUT_VERSION, FrameReader, FrameWriter, RingSpec
+from trail.wire.mapped import seal_identity
 
 
 def attach(path: Path, hidden_size: int = 8) -> FrameWriter:

@@ -11,8 +11,8 @@ import numpy as np
 
 from trail.wire import ring
 from trail.wire.errors import LayoutError
-from trail.wire.files import seal_identity
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, RingSpec
+from trail.wire.mapped import seal_identity
 
 SPEC = RingSpec(hidden_size=8, rows_per_frame=4, slots=64)
 ROUNDS = 18_600  # of 64 damaged frames each, of which seven in eight reach the reader

@@ -1,6 +1,6 @@
 """Who is served next, who gives way, how many are admitted: pure decisions over arrays.
 
-The scheduler, the Rank call and the simulator use these same functions. Of ranks (`policy.order`) the
+The scheduler, the Rank call and the simulator use these same functions. Of ranks (`policy.ranks`) the
 smaller is served first; sizes are predicted remaining tokens, ages generated tokens. A *protected* request
 was admitted at least once and has reached its cut-off age: it comes first, and no other request takes its
 place (TRAIL, section 4).

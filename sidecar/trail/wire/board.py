@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.wire.errors import LayoutError, WireError
-from trail.wire.files import (
+from trail.wire.mapped import (
     LAYOUT_VERSION,
     MappedFile,
     attach_file,

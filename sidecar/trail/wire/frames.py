@@ -4,7 +4,7 @@ A memory-mapped file of fixed-size slots, one writer and one reader; layout in `
 ends in `trail.wire.writer` and `trail.wire.reader`.
 """
 
-from trail.wire.files import LAYOUT_VERSION
+from trail.wire.mapped import LAYOUT_VERSION
 from trail.wire.reader import Frame, FrameCounters, FrameReader, WriterInfo
 from trail.wire.ring import ROW_DTYPE, Kind, RingSpec
 from trail.wire.writer import FrameWriter

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.wire import ring
-from trail.wire.files import MappedFile, create_file
+from trail.wire.mapped import MappedFile, create_file
 from trail.wire.ring import DTYPE_OF_CODE, ROW_DTYPE, Kind, RingSpec, VectorDtype
 
 _HEAD_TRIES = 4

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trail.wire.errors import LayoutError
-from trail.wire.files import LAYOUT_VERSION, MappedFile, check_identity, seal_identity
+from trail.wire.mapped import LAYOUT_VERSION, MappedFile, check_identity, seal_identity
 
 RING_MAGIC = b"TRAILRNG"
 HEADER_BYTES = 4096

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trail.wire import ring
 from trail.wire.errors import LayoutError, WireError
-from trail.wire.files import MappedFile, attach_file, heartbeat_within
+from trail.wire.mapped import MappedFile, attach_file, heartbeat_within
 from trail.wire.ring import ROW_DTYPE, VECTOR_DTYPES, RingSpec
 
 _POLL_S = 0.0002

@@ -1,0 +1,1 @@
+"""How the committed demo model and its predictor were made."""

@@ -1,0 +1,1 @@
+"""What TRAIL costs on a real node."""

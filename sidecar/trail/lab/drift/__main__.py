@@ -1,8 +1,0 @@
-"""`python -m trail.lab.drift`."""
-
-import sys
-
-from trail.lab.drift.command import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,1 +1,0 @@
-"""What the probe takes at any hidden size, by batch and number of threads."""

@@ -1,0 +1,3 @@
+"""How vLLM and the sidecar are started, watched and stopped together.
+`trail serve`, the benchmark and experiments use it.
+"""

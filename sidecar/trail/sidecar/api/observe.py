@@ -1,0 +1,148 @@
+"""The read-only service for whoever wants to know what is decided and why."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+
+from trail.sidecar.api.messages import backlog_message, life_message, moment_message
+from trail.sidecar.history.watch import WATCHERS, WatchHub
+from trail.sidecar.loop.backlog import backlog_of
+from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.policy_box import PolicyBox
+from trail.sidecar.requests.timeline import Life
+from trail.sidecar.requests.tracker import Source
+from trail.wire.changes import Change
+from trail.wire.v1 import trail_pb2, trail_pb2_grpc
+
+_LOOK_S = 0.5
+_MOST_LIVES = 500
+
+
+class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # generated code is untyped
+    """Reads what the loop keeps; nothing in it waits for the loop or makes it wait."""
+
+    def __init__(
+        self,
+        lanes: Mapping[int, EngineLane],
+        policy: PolicyBox,
+        watch: WatchHub,
+        describe: Callable[[], Any],
+        pod: str = "",
+    ) -> None:
+        """`describe` gives the sidecar's `Description`."""
+        self._lanes = lanes
+        self._policy = policy
+        self._watch = watch
+        self._describe = describe
+        self._pod = pod
+
+    def Watch(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - gRPC's name
+        """Moments of all requests, from the call on."""
+        subscription = self._watch.subscribe(request.ends_only)
+        if subscription is None:
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{WATCHERS} callers watch already; end one of them, or read the metrics",
+            )
+            return
+        # Callers see that they are heard, also where nothing happens for long.
+        context.send_initial_metadata(())
+        try:
+            while context.is_active():
+                seen = subscription.take(_LOOK_S)
+                if seen is None:
+                    continue
+                life, moment = seen.life, seen.moment
+                decision = trail_pb2.Decision(
+                    engine=life.engine,
+                    request_id=life.request_id,
+                    moment=moment_message(life, moment),
+                    missed=seen.missed,
+                )
+                if moment.change == Change.ENDED:
+                    decision.life.CopyFrom(self._message(life))
+                yield decision
+        finally:
+            self._watch.unsubscribe(subscription)
+
+    def Explain(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        """One request's life."""
+        wanted = request.request_id
+        if not wanted:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "request_id is empty; give vLLM's id of a request"
+            )
+        found = [life for lane in self._lanes.values() for life in lane.lives.find(wanted)]
+        exact = [life for life in found if life.request_id == wanted]
+        found = exact or found
+        if not found:
+            context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"no request {wanted!r} is open, nor among the last that ended; ids are vLLM's own, which the"
+                " API answers with, and a beginning of one is enough",
+            )
+        if len({life.request_id for life in found}) > 1:
+            some = ", ".join(life.request_id for life in found[-3:])
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"{len(found)} requests begin with {wanted!r}, as {some}; give more of the id",
+            )
+        return self._message(found[-1])
+
+    def Backlog(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
+        """Predicted work, by engine."""
+        return trail_pb2.BacklogResponse(
+            engines=[backlog_message(backlog_of(lane)) for lane in self._lanes.values()]
+        )
+
+    def Snapshot(self, request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
+        """Everything that `trail top` shows."""
+        most = min(request.requests, _MOST_LIVES)
+        return trail_pb2.SnapshotResponse(
+            time_s=time.time(),
+            description=self._describe(),
+            policy_text=self._policy.current[0].text,
+            policy_reason=self._policy.reason,
+            pod=self._pod,
+            engines=[self._engine(lane, most) for lane in self._lanes.values()],
+        )
+
+    def _engine(self, lane: EngineLane, most: int) -> Any:
+        lives = lane.lives
+        running = list(lives.running())
+        snapshot = trail_pb2.EngineSnapshot(
+            engine=lane.engine,
+            backlog=backlog_message(backlog_of(lane)),
+            ended_total=lives.ended_total,
+            policy_preemptions_total=lives.policy_preemptions,
+            memory_preemptions_total=lives.memory_preemptions,
+            denied_total={cause.label: count for cause, count in lives.denied.copy().items()},
+            protected_running=sum(life.protected for life in running),
+        )
+        if most:
+            remaining = np.where(
+                lane.tracker.source != Source.NONE, lane.tracker.remaining, lane.tracker.mean.value
+            )
+            waiting = sorted(lives.waiting(), key=lambda life: (not life.protected, remaining[life.slot]))
+            snapshot.waiting.extend(self._messages(waiting[:most]))
+            snapshot.running.extend(self._messages(running[::-1][:most]))
+            snapshot.ended.extend(self._messages(list(lives.ended.copy())[::-1][:most]))
+        return snapshot
+
+    def _messages(self, lives: Iterable[Life]) -> list[Any]:
+        return [self._message(life, moments=False) for life in lives]
+
+    def _message(self, life: Life, *, moments: bool = True) -> Any:
+        age, remaining, slot = 0, math.nan, life.slot
+        tracker = self._lanes[life.engine].tracker
+        if not life.ended and int(tracker.key[slot]) == life.key:
+            age = max(int(tracker.seen[slot]), 0)
+            if tracker.source[slot] != Source.NONE:
+                remaining = float(tracker.remaining[slot])
+        return life_message(
+            life, self._policy.current, time.monotonic_ns(), age=age, remaining=remaining, moments=moments
+        )

@@ -1,0 +1,253 @@
+"""The decision log: one line a finished request with what was predicted of it along its life, as JSON lines.
+
+It holds numbers, ids of requests and names of policies, no text and no token. `trail shadow-report` reads it.
+
+    {"kind": "log", "format": 1, "version": "..."}                     the first line of every file
+    {"kind": "engine", "engine": 0, "model": ..., "slots": ..., "kv_blocks": ..., "block_tokens": ...}
+    {"kind": "request", "engine": 0, "id": ..., "policy": ..., "arrival_s": ..., "prompt_tokens": ..., ...}
+    {"kind": "load", "engine": 0, "at_s": ..., "seconds": ..., "steps": ..., "running": ..., ...}
+
+Times are of the wall clock, in seconds. `refined` is a list of [age, predicted remaining tokens], at most
+`KEPT` of them evenly over the answer. A `load` line says how many steps an engine took in a second or so.
+"""
+
+import json
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trail import __version__
+from trail.sidecar.history.rotating import RotatingFile
+from trail.sidecar.logs import get_logger
+from trail.sidecar.requests.events import Hello, Load
+from trail.sidecar.requests.timeline import Life, Moment
+from trail.wire.changes import Change
+
+FORMAT = 1
+KEPT = 64
+"""Predictions of a request that are logged, at most."""
+FIRST_STRIDE = 4
+"""Tokens between two that are kept, at first; it doubles whenever there are `KEPT`."""
+QUEUE_SIZE = 8192
+LOAD_EVERY_S = 1.0
+_PAUSE_S = 0.25
+
+log = get_logger()
+
+
+class Lane(Protocol):
+    """What the log reads of an engine lane."""
+
+    engine: int
+    load: Load
+    hello: Hello | None
+
+
+class Trail:
+    """Predictions of one request, thinned: (age, remaining) at ages at least `stride` apart."""
+
+    __slots__ = ("points", "stride")
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float]] = []
+        self.stride = FIRST_STRIDE
+
+    def add(self, age: int, remaining: float) -> int:
+        """Keeps a prediction; the age from which the next one is wanted."""
+        self.points.append((age, remaining))
+        if len(self.points) > KEPT:
+            del self.points[1::2]
+            self.stride *= 2
+        return age + self.stride
+
+
+class LaneRecorder:
+    """One engine's part, in the loop's thread: keeps predictions of open requests, hands ended ones on."""
+
+    def __init__(self, capacity: int, out: "DecisionLog") -> None:
+        self._out = out
+        self._key = np.zeros(capacity, dtype=np.uint64)
+        self._next_age = np.zeros(capacity, dtype=np.int64)
+        self._trails: dict[int, Trail] = {}
+        self._failed = False
+
+    def published(self, slots: npt.NDArray[np.int64], rows: npt.NDArray[np.void]) -> None:
+        """Rows [n] of BOARD_ROW that have just been put on the board at `slots` [n]."""
+        if self._failed:
+            return
+        try:
+            self._keep(slots, rows)
+        except Exception:
+            self._failed = True
+            log.exception("refined predictions are no longer logged; requests are served regardless")
+
+    def _keep(self, slots: npt.NDArray[np.int64], rows: npt.NDArray[np.void]) -> None:
+        new = slots[rows["key"] != self._key[slots]]
+        for key in self._key[new].tolist():
+            self._trails.pop(key, None)  # where its end was lost
+        self._next_age[new] = 0
+        self._key[slots] = rows["key"]
+        wanted = (rows["key"] != 0) & (rows["age"] > 0) & (rows["age"] >= self._next_age[slots])
+        for place in np.flatnonzero(wanted).tolist():
+            row = rows[place]
+            trail = self._trails.setdefault(int(row["key"]), Trail())
+            self._next_age[slots[place]] = trail.add(int(row["age"]), float(row["remaining"]))
+
+    def moment(self, life: Life, moment: Moment) -> None:
+        """As a `LifeListener`: a life that has ended goes to the log."""
+        if moment.change != Change.ENDED:
+            return
+        trail = self._trails.pop(life.key, None)
+        self._out.offer(life, trail.points if trail is not None else [])
+
+
+class DecisionLog:
+    """Writes lines in a thread of its own. The loop's thread hands lives on and never waits: what does not
+    fit is dropped and counted, and a disk that cannot be written costs the lines and one message.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int, lanes: Iterable[Lane]) -> None:
+        self.dropped = 0
+        self.written = 0
+        self._lanes = list(lanes)
+        self._file = RotatingFile(path, limit_bytes, self._head)
+        self._queue: queue.Queue[tuple[Life, list[tuple[int, float]]]] = queue.Queue(QUEUE_SIZE)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trail-decisions", daemon=True)
+        self._failing = False
+        self._hellos: dict[int, Hello] = {}
+        self._seen: dict[int, tuple[float, int]] = {}
+
+    def offer(self, life: Life, refined: list[tuple[int, float]]) -> None:
+        """An ended life and its refined predictions, from the loop's thread."""
+        try:
+            self._queue.put_nowait((life, refined))
+        except queue.Full:
+            self.dropped += 1
+
+    def start(self) -> None:
+        """Begins to write."""
+        self._thread.start()
+        log.info("decisions are logged to %s", self._file.path)
+
+    def close(self) -> None:
+        """Writes what is there, and ends."""
+        self._stop.set()
+        self._thread.join(2.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._stop.wait(_PAUSE_S)
+            self._write()
+        self._file.close()
+
+    def _write(self) -> None:
+        records = list(self._loads(time.time()))
+        taken = 0
+        while taken < QUEUE_SIZE:
+            try:
+                life, refined = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            taken += 1
+            records.append(request_record(life, refined))
+        try:
+            self._introduce()
+            for record in records:
+                self._file.write(_line(record))
+            self._file.flush()
+        except OSError as error:
+            self.dropped += taken
+            if not self._failing:
+                log.warning("decisions cannot be logged: %s; requests are served regardless", error)
+            self._failing = True
+        else:
+            self.written += taken
+            self._failing = False
+
+    def _head(self) -> list[str]:
+        """What every file begins with, so that each can be read alone."""
+        lines = [_line({"kind": "log", "format": FORMAT, "version": __version__})]
+        return lines + [_line(_engine_record(hello)) for hello in self._hellos.values()]
+
+    def _introduce(self) -> None:
+        """Writes what engines say of themselves, where it is new. Raises OSError."""
+        for lane in self._lanes:
+            hello = lane.hello
+            if hello is not None and self._hellos.get(lane.engine) != hello:
+                self._file.write(_line(_engine_record(hello)))
+                self._hellos[lane.engine] = hello
+
+    def _loads(self, now_s: float) -> Iterable[Mapping[str, Any]]:
+        for lane in self._lanes:
+            load = lane.load
+            before_s, steps = self._seen.get(lane.engine, (now_s, load.steps_total))
+            if lane.engine in self._seen and now_s - before_s < LOAD_EVERY_S:
+                continue
+            self._seen[lane.engine] = (now_s, load.steps_total)
+            if load.steps_total > steps:
+                yield {
+                    "kind": "load",
+                    "engine": lane.engine,
+                    "at_s": round(now_s, 3),
+                    "seconds": round(now_s - before_s, 3),
+                    "steps": load.steps_total - steps,
+                    "running": load.running,
+                    "waiting": load.waiting,
+                    "kv_usage": round(load.kv_usage, 4),
+                }
+
+
+def request_record(life: Life, refined: Iterable[tuple[int, float]]) -> dict[str, Any]:
+    """The line of an ended life. Times that are not known are null."""
+    ending, passage = life.ending, life.passage
+    assert ending is not None  # noqa: S101 - only ended lives come here
+    return {
+        "kind": "request",
+        "engine": life.engine,
+        "id": life.request_id,
+        "policy": ending.policy,
+        "generation": ending.generation,
+        "arrival_s": round(life.starts_ns / 1e9, 6),
+        "found": life.found,
+        "prompt_tokens": life.prompt_tokens,
+        "output_tokens": ending.output_tokens,
+        "finish": ending.finish_reason,
+        "initial": _number(life.initial),
+        "refined": [[age, round(remaining, 2)] for age, remaining in refined],
+        "queued_s": _number(life.queued_s),
+        "first_token_s": _number(life.first_token_s),
+        "total_s": _number(life.total_s),
+        "policy_preemptions": passage.policy_preemptions,
+        "memory_preemptions": passage.memory_preemptions,
+        "recomputed_tokens": ending.recomputed_tokens,
+        "fallback_steps": passage.fallback_steps,
+    }
+
+
+def _engine_record(hello: Hello) -> dict[str, Any]:
+    return {
+        "kind": "engine",
+        "engine": hello.engine,
+        "model": hello.model,
+        "vllm": hello.vllm_version,
+        "slots": hello.max_running,
+        "kv_blocks": hello.kv_blocks,
+        "block_tokens": hello.block_size_tokens,
+        "context_tokens": hello.max_model_len,
+    }
+
+
+def _number(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n"

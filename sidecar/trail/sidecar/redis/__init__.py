@@ -1,0 +1,3 @@
+"""Pressure out to Redis, c in from it.
+A thread of its own; without Redis nothing else changes.
+"""

@@ -1,0 +1,34 @@
+"""All metrics of a sidecar in one registry. docs/metrics.md lists them; a test holds the two together."""
+
+from collections.abc import Callable, Collection
+
+from trail.sidecar.loop.counters import Metrics
+from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.policy_box import PolicyBox
+from trail.sidecar.quality.monitor import QualityMonitor
+from trail.sidecar.telemetry.engine_metrics import BacklogMetrics, EngineMetrics
+from trail.sidecar.telemetry.families import StateCollector
+from trail.sidecar.telemetry.quality_metrics import QualityMetrics
+from trail.sidecar.telemetry.request_metrics import LifeMetrics
+from trail.sidecar.telemetry.state_metrics import FrameMetrics, PolicyMetrics
+
+
+def complete(
+    metrics: Metrics,
+    lanes: Collection[EngineLane],
+    policy: PolicyBox,
+    mean: Callable[[], float],
+    quality: QualityMonitor,
+) -> None:
+    """Adds to the registry of `metrics` what is read from state, and what lanes tell of requests."""
+    for source in (
+        PolicyMetrics(policy, mean),
+        FrameMetrics(lanes),
+        EngineMetrics(lanes),
+        BacklogMetrics(lanes),
+        QualityMetrics(quality),
+    ):
+        metrics.registry.register(StateCollector(source, metrics.failures))
+    lives = LifeMetrics(metrics.registry, lambda: policy.current[0])
+    for lane in lanes:
+        lane.lives.listeners.append(lives)

@@ -1,0 +1,91 @@
+"""The report opens in a real browser: nothing in the console, nothing fetched, readable in light and dark."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results_maker import ARMS, make_results
+
+from trail.report.palette import arm_styles
+from trail.report.render import render_report
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_arms_are_told_apart_on_light_and_dark_cards() -> None:
+    styles = arm_styles(ARMS).values()
+    for style in styles:
+        assert contrast(style.light, "#ffffff") > 2.2
+        assert contrast(style.dark, "#1b1f24") > 2.2
+    assert len({s.light for s in styles}) == len({s.dark for s in styles}) == len(ARMS)
+
+
+def test_an_arm_keeps_its_hue_whatever_is_beside_it() -> None:
+    for name in ("fcfs", "sjf", "trail-prompt", "oracle-c0", "mlfq"):
+        assert arm_styles([name])[name].light == arm_styles([*ARMS, name])[name].light
+
+
+def test_arms_of_one_policy_are_told_apart_by_their_parameters() -> None:
+    for family in ("trail-c", "adaptive-k"):
+        styles = arm_styles([f"{family}{value}" for value in (0, 0.5, 2)]).values()
+        assert len({s.light for s in styles}) == len({s.dark for s in styles}) == 3
+        for style in styles:
+            assert contrast(style.light, "#ffffff") > 2.2
+            assert contrast(style.dark, "#1b1f24") > 2.2
+
+
+def test_the_page_refers_to_nothing_outside_itself_and_has_no_script() -> None:
+    page = render_report(make_results())
+    assert "<script" not in page
+    links = re.findall(r'(?:src|href|action)="([^"]*)"', page)
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert "@import" not in page
+    assert not re.findall(r"url\((?!#)", page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert all(ref in ids for ref in re.findall(r'(?:url\(|href=")#([^")]+)', page))
+
+
+def test_what_requests_and_names_contain_cannot_become_markup() -> None:
+    page = render_report(make_results(("fcfs", "sjf"), spoil=True))
+    assert "demo &lt;x&gt;" in page
+    assert "<b>gone" not in page
+
+
+@pytest.mark.parametrize("arms", [("fcfs",), ("sjf",), ("trail-c0", "oracle")])
+def test_any_set_of_arms_renders(arms: tuple[str, ...]) -> None:
+    page = render_report(make_results(arms, repeats=1))
+    for arm in arms:
+        assert f">{arm}<" in page or f"</span>{arm}</td>" in page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 420])
+def test_a_browser_shows_it_without_complaint_and_fetches_nothing(
+    tmp_path: Path, quiet_page: Callable[..., Any], scheme: str, width: int
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render_report(make_results(spoil=True)))
+    with quiet_page(file, color_scheme=scheme, viewport={"width": width, "height": 900}) as page:
+        wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        figures = page.locator("figure svg").count()
+        ink, paper = (
+            page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("color", "backgroundColor")
+        )
+    assert figures == 5
+    assert not wide, "the page itself never scrolls sideways"
+    assert (
+        contrast(*("#" + "".join(f"{int(v):02x}" for v in re.findall(r"\d+", c)[:3]) for c in (ink, paper)))
+        > 7
+    )
