@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.names import ENV_SHARED
 from trail.bench.arrivals import gamma_gaps
 from trail.policy.controller import Objective
 from trail.simulation.engine.config import EngineConfig
@@ -110,7 +111,7 @@ def grid() -> Iterator[Setting]:
 
 def azure_file() -> Path:
     """The Azure hour, where the optional data are."""
-    return Path(os.environ.get("TRAIL_SHARED", "")) / "data" / "traces" / "azure_llm_2023_conv.csv.gz"
+    return Path(os.environ.get(ENV_SHARED, "")) / "data" / "traces" / "azure_llm_2023_conv.csv.gz"
 
 
 def _there(prompt: Ints, output: Ints) -> Workload:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trail.commands.cluster.session import ClusterError, Object, Session, allowed, policies
+from trail.wire.names import OPERATOR_PREFIX
 from trail_operator import names
 from trail_operator.admission.confighash import injection_hash
 from trail_operator.admission.pods import annotations, workload_of
@@ -21,8 +22,7 @@ from trail_operator.reconcile.decide import judge_workload, template_of
 from trail_operator.settings import InjectionSettings
 
 OPERATOR_LABELS = "app.kubernetes.io/name=trail,app.kubernetes.io/component=operator"
-_PREFIX = "TRAIL_OPERATOR_"
-_DEFAULT_POLICY = f"{_PREFIX}DEFAULT_POLICY"
+_DEFAULT_POLICY = f"{OPERATOR_PREFIX}DEFAULT_POLICY"
 _DECIDES_NOTHING = frozenset({"NAMESPACE", "IDENTITY"})
 """Of the operator's variables: what comes from elsewhere in every installation, and is in no injection."""
 
@@ -149,14 +149,14 @@ def injection_settings(containers: Iterable[Mapping[str, Any]]) -> InjectionSett
     The embedded Redis hands its key to the operator from a Secret, so it is None there.
     """
     own = next((c for c in containers if c.get("name") == "operator"), {})
-    entries = {str(e["name"]): e for e in own.get("env") or () if str(e["name"]).startswith(_PREFIX)}
+    entries = {str(e["name"]): e for e in own.get("env") or () if str(e["name"]).startswith(OPERATOR_PREFIX)}
     needless = set(_DECIDES_NOTHING)
-    if (entries.get(f"{_PREFIX}SIDECAR_REDIS_URL") or {}).get("value"):
+    if (entries.get(f"{OPERATOR_PREFIX}SIDECAR_REDIS_URL") or {}).get("value"):
         needless.add("REDIS_URL")
     texts: dict[str, str] = {}
     for name, entry in entries.items():
         value = str(entry.get("value") or "")
-        if name.removeprefix(_PREFIX) in needless:
+        if name.removeprefix(OPERATOR_PREFIX) in needless:
             continue
         if "valueFrom" in entry or "$(" in value:
             return None
