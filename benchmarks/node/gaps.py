@@ -68,8 +68,8 @@ class Bench:
 
     def deploy(self, deployment: Object, *, injected: bool) -> Object:
         """Puts another shape in the place of what is there."""
-        wish = "enabled" if injected else "disabled"
-        deployment["metadata"]["annotations"] = {"trail.dev/inject": wish}
+        annotation = "enabled" if injected else "disabled"
+        deployment["metadata"]["annotations"] = {"trail.dev/inject": annotation}
         self.node.kubectl("-n", USERS, "delete", "deployment", "demo", "--ignore-not-found")
         eventually("an empty place", lambda: not self.node.get("pods", "-n", USERS)["items"])
         self.node.apply(deployment)
