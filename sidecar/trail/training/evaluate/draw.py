@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.serving.setup import serving_environment
+from trail.wire.files import replacing
 
 MAX_NUM_SEQS = 256
 
@@ -113,6 +114,5 @@ def _read(path: Path, asked: str) -> Drawn | None:
 
 
 def _write(path: Path, drawn: Drawn, asked: str) -> None:
-    beside = path.with_name(path.name + ".part.npz")
-    np.savez(beside, lengths=drawn.lengths, ended=drawn.ended, tokens=drawn.tokens, asked=np.array(asked))
-    beside.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, lengths=drawn.lengths, ended=drawn.ended, tokens=drawn.tokens, asked=np.array(asked))
