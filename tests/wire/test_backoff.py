@@ -5,7 +5,9 @@ from itertools import accumulate, repeat
 import pytest
 
 from trail.commands import serve
+from trail.engine.report import stream
 from trail.sidecar.process import supervisor
+from trail.sidecar.redis import link
 from trail.wire.backoff import Backoff
 from trail_operator.reconcile import work
 
@@ -16,7 +18,8 @@ from trail_operator.reconcile import work
         (supervisor.RESTARTS, [1, 2, 4, 8, 16, 32, 60, 60]),
         (serve.RESTARTS, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0]),
         (work.RETRIES, [0.5, 1, 2, 4, 8, 16, 32, 60, 60]),
-        (Backoff(first_s=0.2, longest_s=1.0, factor=1.5), [0.2, 0.3, 0.45, 0.675, 1.0, 1.0]),
+        (link.RETRIES, [0.5, 1, 2, 4, 8, 16, 30, 30]),
+        (stream.RETRIES, [0.2, 0.3, 0.45, 0.675, 1.0, 1.0]),
     ],
 )
 def test_pauses_grow_up_to_the_longest(backoff: Backoff, pauses_s: list[float]) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from trail.wire.log_lines import OnChange
+from trail.wire.log_lines import OnChange, RateLimited
 
 LOG = logging.getLogger("trail.test")
 
@@ -28,3 +28,16 @@ def test_an_empty_line_lets_the_last_be_said_again(caplog: pytest.LogCaptureFixt
     for line in ("away", "", "away"):
         say(line)
     assert [(r.levelname, r.message) for r in caplog.records] == [("ERROR", "away"), ("ERROR", "away")]
+
+
+def test_repeated_lines_are_held_back_and_counted() -> None:
+    now_s = [0.0]
+    limited = RateLimited(interval_s=60, clock=lambda: now_s[0])
+    assert [limited.admit("a"), limited.admit("a"), limited.admit("b"), limited.admit("a")] == [
+        0,
+        None,
+        0,
+        None,
+    ]
+    now_s[0] = 61
+    assert limited.admit("a") == 2

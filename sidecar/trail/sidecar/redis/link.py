@@ -18,9 +18,10 @@ from prometheus_client.registry import Collector
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from trail.sidecar.logs import RateLimited, get_logger
+from trail.sidecar.logs import get_logger
 from trail.sidecar.redis.config import RedisConfig
 from trail.wire.backoff import Backoff
+from trail.wire.log_lines import RateLimited
 from trail.wire.redis_schema import (
     EXPIRY_INTERVALS,
     HISTORY_LENGTH,
