@@ -15,9 +15,9 @@ from cluster_kit import (
     StepClock,
     Trail,
     make_deployment,
-    make_policy,
 )
 from fake_api import FakeApi
+from operator_kit import make_policy
 
 
 @pytest.fixture
