@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 from trail import __version__
 
@@ -19,6 +20,10 @@ class Command:
     summary: str
     passes_on: bool = False
     """Arguments it does not know are vLLM's and are kept in `args.vllm_args`."""
+
+    def load(self) -> ModuleType:
+        """Imports its module."""
+        return importlib.import_module(f"trail.commands.{self.module}")
 
 
 COMMANDS = (
@@ -55,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices.add_parser(command.name, help=command.summary, add_help=False)
     name = top.parse_known_args(words[:1])[0].command
     command = next(c for c in COMMANDS if c.name == name)
-    module = importlib.import_module(f"trail.commands.{command.module}")
+    module = command.load()
     # Abbreviated options are off: --max would be ours or vLLM's depending on what exists.
     parser = argparse.ArgumentParser(prog=f"trail {name}", description=command.summary, allow_abbrev=False)
     module.configure(parser)

@@ -32,7 +32,10 @@ STARTS = {
     ],
     "operator": [
         ["python", "-m", f"trail_operator{part}", "--help"]
-        for part in ("", ".certificates", ".redis_secret", ".uninstall", ".installed")
+        for part in (
+            "",
+            *(f".jobs.{job}" for job in ("certificates", "redis_secret", "uninstall", "installed")),
+        )
     ],
 }
 FOREIGN = {

@@ -1,8 +1,11 @@
 """What the tests of cluster commands share: where objects are, and how they are made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import pytest
+from fake_api import FakeApi
 from operator_kit import make_policy
 
 from trail_operator.admission.confighash import policy_hash
@@ -131,3 +134,36 @@ class StepClock:
         self._now_s += seconds
         if self.steps:
             self.steps.pop(0)()
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    """In `KUBECONFIG`, namespace llm: TrailPolicy default, Deployments llama (vLLM) and web (none)."""
+    api = FakeApi()
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llm"}}
+    api.put("/api/v1/namespaces/llm", namespace)
+    api.put(f"{POLICIES}/default", make_policy())
+    api.put(f"{DEPLOYMENTS}/llama", make_deployment())
+    api.put(f"{DEPLOYMENTS}/web", make_deployment("web", "nginx:1"))
+    operator = {
+        "metadata": {"name": "trail-operator", "namespace": "trail-system", "labels": LABELS},
+        "spec": {"replicas": 2, "selector": {"matchLabels": LABELS},
+                 "template": {"spec": {"containers": [{"name": "operator", "env": []}]}}},
+        "status": {"readyReplicas": 2},
+    }  # fmt: skip
+    api.put(OPERATOR, operator)
+    hook = {
+        "name": "inject.trail.dev",
+        "clientConfig": {
+            "service": {"name": "trail-operator", "namespace": "trail-system"},
+            "caBundle": "Y2E=",
+        },
+    }
+    api.put(f"{HOOKS}/trail", {"metadata": {"name": "trail"}, "webhooks": [hook]})
+    with api.serving(tmp_path) as kubeconfig:
+        # The library looks at the variable when it is imported.
+        monkeypatch.setattr(
+            "kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig)
+        )
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        yield api

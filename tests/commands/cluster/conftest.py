@@ -1,56 +1,12 @@
-"""A fake API server with an operator, a policy, two Deployments and their pods in it."""
+"""Commands as the command line calls them, on a clock that is moved by hand."""
 
 import argparse
 import importlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from cluster_kit import (
-    DEPLOYMENTS,
-    HOOKS,
-    LABELS,
-    OPERATOR,
-    POLICIES,
-    StepClock,
-    Trail,
-    make_deployment,
-)
-from fake_api import FakeApi
-from operator_kit import make_policy
+from cluster_kit import StepClock, Trail, api
 
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    """In `KUBECONFIG`, namespace llm: TrailPolicy default, Deployments llama (vLLM) and web (none)."""
-    api = FakeApi()
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llm"}}
-    api.put("/api/v1/namespaces/llm", namespace)
-    api.put(f"{POLICIES}/default", make_policy())
-    api.put(f"{DEPLOYMENTS}/llama", make_deployment())
-    api.put(f"{DEPLOYMENTS}/web", make_deployment("web", "nginx:1"))
-    operator = {
-        "metadata": {"name": "trail-operator", "namespace": "trail-system", "labels": LABELS},
-        "spec": {"replicas": 2, "selector": {"matchLabels": LABELS},
-                 "template": {"spec": {"containers": [{"name": "operator", "env": []}]}}},
-        "status": {"readyReplicas": 2},
-    }  # fmt: skip
-    api.put(OPERATOR, operator)
-    hook = {
-        "name": "inject.trail.dev",
-        "clientConfig": {
-            "service": {"name": "trail-operator", "namespace": "trail-system"},
-            "caBundle": "Y2E=",
-        },
-    }
-    api.put(f"{HOOKS}/trail", {"metadata": {"name": "trail"}, "webhooks": [hook]})
-    with api.serving(tmp_path) as kubeconfig:
-        # The library looks at the variable when it is imported.
-        monkeypatch.setattr(
-            "kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig)
-        )
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        yield api
+__all__ = ["api"]
 
 
 @pytest.fixture

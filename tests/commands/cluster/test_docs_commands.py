@@ -1,7 +1,6 @@
 """Commands in docs/kubernetes: `trail ...` parses, and files that others name are there."""
 
 import argparse
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -17,7 +16,7 @@ DOCS = sorted((ROOT / "docs/kubernetes").glob("*.md"))
 ON_A_CLUSTER = ("status", "enable", "disable", "c", "explain-injection")
 ELSEWHERE = ("shadow-report",)
 """Commands that read what a cluster has given."""
-NOT_THE_OPERATORS = ("helm", "kubectl", "docker", "trail", "pip", "PYTHONPATH=sidecar:operator")
+NOT_THE_OPERATORS = ("helm", "kubectl", "docker", "trail", "pip", "python")
 
 
 def texts(file: Path) -> list[str]:
@@ -42,7 +41,7 @@ def test_trail_commands_parse(line: str) -> None:
     if words in (["set"], ["get"]) or words == ["get/set"]:
         return
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    importlib.import_module(command.module).configure(parser)
+    command.load().configure(parser)
     parser.parse_args(["llama" if word == "POD" else word for word in words])
 
 

@@ -22,7 +22,7 @@ from trail.sidecar.process.supervisor import Backoff
 # Short pauses; everything else is as in a container.
 DRIVER = """
 import sys
-from trail.sidecar import supervisor
+from trail.sidecar.process import supervisor
 supervisor.FIRST_S = 0.05
 sys.exit(supervisor.main(sys.argv[1:]))
 """

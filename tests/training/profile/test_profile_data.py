@@ -159,7 +159,9 @@ def test_a_data_set_of_conversations_without_a_prompt_says_so(tmp_path: Path) ->
         read_data(file)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b'{"prompt": "a"}')[:-9], b'{"prompt": "a"}'])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b'{"prompt": "a"}')[:-9], b'{"prompt": "a"}'], ids=["cut", "not packed"]
+)
 def test_a_damaged_archive_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "data.jsonl.gz"
     file.write_bytes(content)
