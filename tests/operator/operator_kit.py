@@ -27,7 +27,7 @@ DEFAULT = ("trail-system", "cluster")
 
 def load_documents(path: Path) -> list[Object]:
     """The documents of a YAML file."""
-    return list(yaml.safe_load_all(path.read_text()))
+    return list(yaml.load_all(path.read_text(), yaml.CSafeLoader))
 
 
 def crd_version() -> Object:
