@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmarks.closed_form.grid import EFFORT, Floats, Group, cells, groups, largest, run_replication
 from benchmarks.closed_form.laws import Empirical, generated_lengths
+from benchmarks.names import ENV_SHARED
 from trail.report.stages import Stages, shown
 from trail.simulation.files import WorkloadError, read_source
 from trail.wire.files import write_json
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.closed_form.verify",
         description="Compare the closed form with a simulation of its queue. Requests are simulated until"
-        " the 95 % interval of every cell is narrow enough. With TRAIL_SHARED set the empirical lengths"
+        f" the 95 % interval of every cell is narrow enough. With {ENV_SHARED} set the empirical lengths"
         " are recorded ones.",
     )
     add = parser.add_argument
@@ -128,7 +129,7 @@ def _group_key(cell: dict[str, Any]) -> tuple[str, str, float]:
 
 def empirical() -> tuple[str, Empirical]:
     """Recorded lengths of 13 models' answers where the optional data folder has them, else generated ones."""
-    shared = os.environ.get("TRAIL_SHARED")
+    shared = os.environ.get(ENV_SHARED)
     if shared is None:
         return "generated", generated_lengths()
     file = Path(shared) / "data" / "lengths" / "castillo_lengths.csv.gz"

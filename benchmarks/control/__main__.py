@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmarks.control.keep import Kept
 from benchmarks.control.regret import PARTS, Outcome, rows, run_seed
 from benchmarks.control.settings import AZURE, Setting, grid
+from benchmarks.names import ENV_SHARED
 from trail.report.stages import shown
 from trail.wire.files import write_json
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 when every regret is within the target, 1 when one is not, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.control",
-        description="Simulate steps of load, bursts and, with TRAIL_SHARED set, the Azure hour, with c from"
+        description=f"Simulate steps of load, bursts and, with {ENV_SHARED} set, the Azure hour, with c from"
         " the controller and with each constant c; write how much worse the controller is than the best."
         " What was simulated before, by the same code, is not simulated again.",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.names import ENV_SHARED
 from trail.bench.arrivals import gamma_gaps
 from trail.policy.controller import Objective
 from trail.simulation.engine.config import EngineConfig
@@ -18,7 +19,7 @@ from trail.simulation.run import measure_capacity
 
 AZURE = "azure"
 SHAPES = ("step up", "step down", "steps", "bursts", AZURE)
-COSTS = {"dear": 1.0, "middling": 1 / 8, "cheap": 1 / 50}
+COSTS = {"expensive": 1.0, "middling": 1 / 8, "cheap": 1 / 50}
 """Time of a prefill token, in that of an H200 with an 8B model."""
 OBJECTIVES = {"latency": Objective(1.0, 0.0), "both": Objective(1.0, 1.0), "ttft": Objective(1.0, 4.0)}
 
@@ -95,7 +96,7 @@ def grid() -> Iterator[Setting]:
     for shape in SHAPES:
         if shape == AZURE:
             if azure_file().is_file():
-                for cost in ("dear", "cheap"):
+                for cost in ("expensive", "cheap"):
                     for cache in (False, True):
                         yield Setting(shape, cost, cache, 1155, 211, slots=64)
             continue
@@ -103,14 +104,14 @@ def grid() -> Iterator[Setting]:
             for cache in (False, True):
                 for prompt in (150, 1000):
                     yield Setting(shape, cost, cache, prompt)
-        for cost in ("dear", "cheap"):
+        for cost in ("expensive", "cheap"):
             yield Setting(shape, cost, True, 1000, memory=0.7)
             yield Setting(shape, cost, True, 1000, policy="adaptive")
 
 
 def azure_file() -> Path:
     """The Azure hour, where the optional data are."""
-    return Path(os.environ.get("TRAIL_SHARED", "")) / "data" / "traces" / "azure_llm_2023_conv.csv.gz"
+    return Path(os.environ.get(ENV_SHARED, "")) / "data" / "traces" / "azure_llm_2023_conv.csv.gz"
 
 
 def _there(prompt: Ints, output: Ints) -> Workload:

@@ -14,6 +14,7 @@ import aiohttp
 import psutil
 
 from trail.serving.launch import Child
+from trail.wire.names import ENV_METRICS_PORT
 
 _POLL_S = 0.25
 _STOP_S = 60.0
@@ -34,7 +35,7 @@ class Served:
         command = [sys.executable, "-m", "trail", "serve", *arguments]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         # No fixed metrics port: another server may run on this machine.
-        variables = {**os.environ, "TRAIL_METRICS_PORT": "-1", **(env or {})}
+        variables = {**os.environ, ENV_METRICS_PORT: "-1", **(env or {})}
         self._child = Child("trail serve", command, variables, log)
         self._log = log
         self.base_url = f"http://127.0.0.1:{port}"

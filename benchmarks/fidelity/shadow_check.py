@@ -22,10 +22,10 @@ from trail.commands.shadow_report import LAG_STEPS
 from trail.policy.spec import PolicySpec, parse_policy
 from trail.report.stats import mean_interval
 from trail.serving.launch import run_to_end
-from trail.sidecar.config import ENV_DECISION_LOG
 from trail.simulation.shadow.log import SHADOW, EngineLog, LogError, read_log
 from trail.simulation.shadow.replay import arm, gains, prepare
 from trail.wire.files import write_json
+from trail.wire.names import ENV_DECISION_LOG
 
 WITHIN = 0.15
 """How far the estimate may be from the measured gain, as a share of it."""

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.names import ENV_NODE_CPUS, ENV_NODE_ROLES, ENV_SHARED
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/node"))
 
@@ -66,8 +68,8 @@ class Bench:
 
     def deploy(self, deployment: Object, *, injected: bool) -> Object:
         """Puts another shape in the place of what is there."""
-        wish = "enabled" if injected else "disabled"
-        deployment["metadata"]["annotations"] = {"trail.dev/inject": wish}
+        annotation = "enabled" if injected else "disabled"
+        deployment["metadata"]["annotations"] = {"trail.dev/inject": annotation}
         self.node.kubectl("-n", USERS, "delete", "deployment", "demo", "--ignore-not-found")
         eventually("an empty place", lambda: not self.node.get("pods", "-n", USERS)["items"])
         self.node.apply(deployment)
@@ -129,13 +131,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build/node/gaps.json")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each arm (%(default)s)")
     args = parser.parse_args()
-    os.environ["TRAIL_NODE_CPUS"] = PODS_CPU
+    os.environ[ENV_NODE_CPUS] = PODS_CPU
     os.sched_setaffinity(0, {int(OTHER_CPU)})
-    node = Node(Path(os.environ["TRAIL_SHARED"]) / "tools")
+    node = Node(Path(os.environ[ENV_SHARED]) / "tools")
     node.start()
     try:
         os.sched_setaffinity(0, {int(PODS_CPU), int(OTHER_CPU)})
-        node.load_images(*os.environ.get("TRAIL_NODE_ROLES", "").split())
+        node.load_images(*os.environ.get(ENV_NODE_ROLES, "").split())
         os.sched_setaffinity(0, {int(OTHER_CPU)})
         for chart in ("trail-crds", "trail"):
             line = f"helm install {chart} charts/{chart} -n trail-system --create-namespace --wait"

@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from trail.wire.names import ENV_STATS
+
 
 def engine_cpu_s() -> float:
     """CPU seconds spent so far by this process's descendants: engine core and workers, not this driver."""
@@ -65,7 +67,7 @@ def run(settings: dict[str, Any]) -> dict[str, float]:
     cpu_s = engine_cpu_s() - cpu_before
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     # Statistics files are written every five seconds; let the last window reach the disk.
-    if os.environ.get("TRAIL_STATS") == "1":
+    if os.environ.get(ENV_STATS) == "1":
         time.sleep(5.5)
         llm.generate(prompts(2, 3), params(2), use_tqdm=False)
     return {"tokens": tokens, "wall_s": wall_s, "engine_cpu_s": cpu_s, "slots": settings["max_num_seqs"]}

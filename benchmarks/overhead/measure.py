@@ -27,7 +27,7 @@ from trail.serving.launch import (
 )
 from trail.serving.setup import serving_environment
 from trail.wire.files import write_json
-from trail.wire.names import socket_path
+from trail.wire.names import ENV_STATS, socket_path
 
 ARMS = ("stock", "trail")
 POLICY = "trail-c0.8"
@@ -95,7 +95,7 @@ def run_arm(arm: str, subject: Subject, directory: Path, name: str) -> dict[str,
     sidecar = Child("sidecar", sidecar_command(setup), env, directory / f"{name}.sidecar.log")
     try:
         wait_for(socket_path(shared), sidecar)
-        run = run_engine(subject, {**with_trail(env, setup), "TRAIL_STATS": "1"}, log)
+        run = run_engine(subject, {**with_trail(env, setup), ENV_STATS: "1"}, log)
         parts = {part: json.loads((shared / f"{part}-0.json").read_text()) for part in ("schedule", "export")}
     finally:
         sidecar.stop(10.0)

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.names import ENV_SHARED
 from benchmarks.peak import stories
 from trail.serving.launch import run_to_end
 from trail.wire.files import write_json
@@ -104,18 +105,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--loads {args.loads}: {unknown[0]} is none of {', '.join(LOADS)}")
     console = Console()
     models: dict[str, list[str]] = {"demo": ["demo", "--max-tokens", "640"]}
-    shared = os.environ.get("TRAIL_SHARED")
+    shared = os.environ.get(ENV_SHARED)
     if shared:
         try:
             found = stories.prepare(Path(shared), args.out / stories.MODEL)
         except FileNotFoundError as error:
-            parser.error(f"TRAIL_SHARED={shared} holds no {error.args[0]}")
+            parser.error(f"{ENV_SHARED}={shared} holds no {error.args[0]}")
         models[stories.MODEL] = [
             str(found.model), "--predictor", str(found.predictor), "--prompts", str(found.prompts),
             "--dtype", "float32", "--max-model-len", "512",
         ]  # fmt: skip
     else:
-        console.print(f"TRAIL_SHARED is not set: {stories.MODEL} is left out")
+        console.print(f"{ENV_SHARED} is not set: {stories.MODEL} is left out")
     collected: dict[str, dict[str, dict[str, Any]]] = {}
     chosen = [s for s in settings(args.repeats, args.other_repeats) if s.name in (PEAK, *wanted)]
     for setting in chosen:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from benchmarks.names import ENV_SHARED
 from benchmarks.policies.judge import OURS, checks, frontier, losses, paper_regime, setting_row
 from benchmarks.policies.report import render
 from benchmarks.policies.settings import ARMS, KNOB, Case, grid, shared
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     if not args.quick and shared() is None:
         console.print(
-            "TRAIL_SHARED names no data: generated requests stand in for the traces", highlight=False
+            f"{ENV_SHARED} names no data: generated requests stand in for the traces", highlight=False
         )
     began_s = time.monotonic()
     rows, meta = [], {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.names import ENV_SHARED
 from benchmarks.policies.predictor import REFINED, measured
 from trail.bench.config import Arrivals
 from trail.simulation.engine.config import EngineConfig
@@ -121,7 +122,7 @@ def _cases() -> Iterator[Case]:
 
 def shared() -> Path | None:
     """The directory of the optional data (`TRAIL_SHARED`)."""
-    root = os.environ.get("TRAIL_SHARED", "")
+    root = os.environ.get(ENV_SHARED, "")
     data = Path(root) / "data"
     return data if root and data.is_dir() else None
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.names import ENV_SHARED
 from benchmarks.predictors.trained import Trained
 from trail.demo import demo_model_dir
 from trail.predict.training.recipes import DEFAULT, Recipe
@@ -191,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=3200, help="steps for the floor; 0: none (%(default)s)")
     parser.add_argument("--continuations", type=int, default=10, help="of each step (%(default)s)")
     args = parser.parse_args(argv)
-    shared = os.environ.get("TRAIL_SHARED")
+    shared = os.environ.get(ENV_SHARED)
     known = {DEMO: Subject(DEMO, demo_model_dir(), args.prompts, 640)}
     if shared:
         model = Path(shared) / "data" / "models" / "stories260K-f32"
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--models {args.models}: {unknown[0]} is neither {DEMO} nor {STORIES}")
     for name in wanted:
         if name not in known:
-            console.print(f"TRAIL_SHARED is not set: {name} is left out")
+            console.print(f"{ENV_SHARED} is not set: {name} is left out")
             continue
         try:
             document = compare(known[name], args, console)

@@ -239,15 +239,15 @@ class Check:
 
 
 def engines(directory: Path, requests: int) -> list[dict[str, Any]]:
-    """Load steps of simulated engines, recomputation dear and cheap."""
+    """Load steps of simulated engines, recomputation expensive and cheap."""
     (directory / "engines").mkdir()
     server = RedisServer(directory / "engines")
     try:
         return [
             load_step(server.url, setting, pods=4, requests=requests)
             for setting in (
-                Setting("step up", "dear", False, 1000),
-                Setting("step up", "dear", True, 1000),
+                Setting("step up", "expensive", False, 1000),
+                Setting("step up", "expensive", True, 1000),
                 Setting("step down", "cheap", False, 150),
             )
         ]

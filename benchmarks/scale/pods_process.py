@@ -1,7 +1,7 @@
 """A process of simulated pods whose wall clock is wrong; part of loop_check.
 
-SIGUSR1 changes the load of all its workloads, to dear recomputation and back. On SIGTERM it writes what its
-pods were told, and when (CLOCK_MONOTONIC), to a file.
+SIGUSR1 changes the load of all its workloads, to expensive recomputation and back. On SIGTERM it writes what
+its pods were told, and when (CLOCK_MONOTONIC), to a file.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from loop_kit import Plant, Pod
 
-CHEAP, DEAR = 0.001, 0.5
+CHEAP, EXPENSIVE = 0.001, 0.5
 
 
 class LoggedPod(Pod):
@@ -52,7 +52,7 @@ def main() -> int:
 
     def step(*_: object) -> None:
         for plant in plants.values():
-            plant.cost = DEAR if plant.cost == CHEAP else CHEAP
+            plant.cost = EXPENSIVE if plant.cost == CHEAP else CHEAP
 
     end = threading.Event()
     signal.signal(signal.SIGUSR1, step)

@@ -23,7 +23,7 @@ from trail_operator.metrics import Metrics
 from trail_operator.reasons import EventReason
 from trail_operator.reconcile.cluster import Cluster, to_workload
 from trail_operator.reconcile.controller import APPS, PLURALS, Controller
-from trail_operator.reconcile.event_recorder import Subject, Teller
+from trail_operator.reconcile.event_recorder import EventRecorder, Subject
 from trail_operator.reconcile.handlers import Watches
 from trail_operator.reconcile.listing import load, look_at_version
 from trail_operator.reconcile.withdrawal import Withdrawals
@@ -84,7 +84,7 @@ class Operator:
         self.metrics = Metrics()
         self.health = Health()
         self.cluster = Cluster(config.injection, config.default_policy)
-        self.teller = Teller(kube, config.identity)
+        self.recorder = EventRecorder(kube, config.identity)
         self.elector = Elector(
             Leases(kube, config.namespace),
             LeaseConfig(config.lease, config.namespace, config.identity),
@@ -103,12 +103,12 @@ class Operator:
         self.controller = Controller(
             self.cluster,
             kube,
-            self.teller,
+            self.recorder,
             self.metrics,
             is_leader=self.elector.is_leader,
             loop=port,
             withdrawals=Withdrawals(
-                self.cluster, kube, self.teller, self.metrics, after_s=config.withdraw_after_s
+                self.cluster, kube, self.recorder, self.metrics, after_s=config.withdraw_after_s
             ),
         )
         self.webhook = Webhook(lambda: self.cluster.view, self.controller.skipped, self.metrics, self.health)
@@ -140,7 +140,7 @@ class Operator:
     async def _work(self, stop: asyncio.Event, watch: CertificateWatch | None) -> None:
         tasks = [
             self.controller.run(),
-            self.teller.run(),
+            self.recorder.run(),
             self._again_and_again(_RESYNC_S, self._resync),
             self._again_and_again(_VERSION_S, self._look_at_version),
             self.watches.whenever_begun_again(self._resync),
@@ -224,7 +224,7 @@ class Operator:
         else:
             subject = Subject("", kind, namespace, name)
         before = "" if change.before is None else f" from {change.before:g}"
-        self.teller.tell(
+        self.recorder.record(
             subject, str(EventReason.C), f"c{before} to {change.c:g}: {change.reason}", warning=False
         )
 

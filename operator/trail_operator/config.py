@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from trail.wire.names import OPERATOR_PREFIX
 from trail_operator.access import valid_key
 from trail_operator.admission.webhook import Certificate
 from trail_operator.settings import GROUP, NOBODY, InjectionSettings
@@ -83,11 +84,11 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trail-operator",
         description="Injects TRAIL into annotated vLLM pods, serves TrailPolicy, and controls c. Every option"
-        " can be set in the environment, too: --lease as TRAIL_OPERATOR_LEASE.",
+        f" can be set in the environment, too: --lease as {OPERATOR_PREFIX}LEASE.",
     )
 
     def add(option: str, default: str, text: str, **more: Any) -> None:
-        variable = "TRAIL_OPERATOR_" + option.strip("-").replace("-", "_").upper()
+        variable = OPERATOR_PREFIX + option.strip("-").replace("-", "_").upper()
         # argparse converts string defaults with `type`, so that a bad variable is reported like a bad option.
         parser.add_argument(option, default=environ.get(variable, default), help=text, **more)
 

@@ -45,6 +45,4 @@ PREDICTOR_PATH = f"{PREDICTOR_DIR}/artefact"
 DECISION_LOG = "/tmp/decisions.jsonl"  # noqa: S108 - of our own container
 """Where the sidecar keeps its decision log, on its own volume for /tmp."""
 
-PLUGIN = "trail"
-"""Our entry point among vLLM's plugins."""
 PORT_NAME = "trail-metrics"

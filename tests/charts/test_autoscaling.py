@@ -12,7 +12,7 @@ from chart_kit import Ask
 from google.protobuf.json_format import ParseDict
 from metrics_kit import DOCS, check_query, page, series_names
 
-from trail.sidecar.config import DEFAULT_METRICS_PORT
+from trail.wire.names import DEFAULT_METRICS_PORT
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 TEXT = (DOCS / "autoscaling.md").read_text(encoding="utf-8")

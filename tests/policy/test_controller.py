@@ -149,8 +149,8 @@ def test_zero_is_reached_where_recomputation_is_dear_and_one_where_it_is_free() 
 
 
 def test_what_the_prefix_cache_keeps_is_learnt() -> None:
-    dear, kept = run(plant(0.1, 400, 200, 1.0), 200), run(plant(0.1, 400, 200, 0.02), 200)
-    assert dear[-1].c == 0.0
+    expensive, kept = run(plant(0.1, 400, 200, 1.0), 200), run(plant(0.1, 400, 200, 0.02), 200)
+    assert expensive[-1].c == 0.0
     assert kept[-1].c == 1.0
     assert lost_share(kept[-1].state, LAW) == pytest.approx(0.02, abs=0.02)
 
@@ -205,9 +205,9 @@ def test_a_broken_bound_on_pauses_lowers_c_until_it_holds() -> None:
 
 def test_a_budget_that_broke_is_forgotten_when_recomputation_is_cheap_again() -> None:
     objective = Objective(recompute_budget=0.02)
-    dear = run(plant(0.5, 400, 200, 1.0), 200, objective)
-    assert dear[-1].state.ceiling < 1.0
-    cheap = run(plant(0.0005, 400, 200, 1.0), 100, objective, dear[-1].state)
+    expensive = run(plant(0.5, 400, 200, 1.0), 200, objective)
+    assert expensive[-1].state.ceiling < 1.0
+    cheap = run(plant(0.0005, 400, 200, 1.0), 100, objective, expensive[-1].state)
     assert cheap[-1].c == 1.0
 
 

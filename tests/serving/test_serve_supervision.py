@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from trail.commands.serve import Restarts
 from trail.serving.launch import Child
 
 DRIVER = """
 import json, os, sys
-from trail.commands.serve import Launch, Restarts, supervise
-Restarts.FIRST_S = 0.05
+from trail.commands import serve
+from trail.commands.serve import Launch, supervise
+from trail.wire.backoff import Backoff
+serve.RESTARTS = Backoff(0.05, 8.0)
 spec = json.loads(sys.argv[1])
 sys.exit(supervise(Launch(spec["vllm"], dict(os.environ), spec["sidecar"])))
 """
@@ -120,13 +121,6 @@ while not (os.path.exists({str(gate)!r}) and "started sidecar" in open({str(gate
     served = Served(tmp_path, [sys.executable, "-c", script])
     assert served.process.wait(60) == code
     assert served.entries("stopped", "sidecar")
-
-
-def test_restarts_wait_longer_each_time_and_a_long_life_forgives() -> None:
-    restarts = Restarts()
-    assert [restarts.wait_s(0.1) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0]
-    assert restarts.wait_s(Restarts.HEALTHY_S) == 0.1
-    assert restarts.wait_s(0.1) == 0.2
 
 
 def test_what_a_stubborn_child_started_may_clean_up_before_the_group_is_killed(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from trail.policy.spec import PolicySpec
 from trail.sidecar.config import SidecarConfig, add_arguments, from_arguments
-from trail.sidecar.logs import RateLimited
 
 
 def parse(environ: Mapping[str, str], *words: str) -> SidecarConfig:
@@ -64,16 +63,3 @@ def test_bad_variable_is_reported_like_a_bad_option(capsys: pytest.CaptureFixtur
 def test_what_cannot_be_is_refused(words: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse({}, *words)
-
-
-def test_repeated_lines_are_held_back_and_counted() -> None:
-    now_s = [0.0]
-    limited = RateLimited(interval_s=60, clock=lambda: now_s[0])
-    assert [limited.admit("a"), limited.admit("a"), limited.admit("b"), limited.admit("a")] == [
-        0,
-        None,
-        0,
-        None,
-    ]
-    now_s[0] = 61
-    assert limited.admit("a") == 2

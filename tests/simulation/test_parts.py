@@ -36,7 +36,7 @@ def test_free_blocks_keep_what_a_pool_of_numbered_blocks_keeps(seed: int, size: 
             request = gone.pop(rng.randrange(len(gone)))
             request.age = 1
             hits = pool.hits(request, BLOCK) if keep else []
-            assert blocks.kept(request.number) == len(hits)
+            assert blocks.cached(request.number) == len(hits)
             for block in hits:
                 pool.free.remove(block)
             assert blocks.take_back(request.number) == len(hits)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trail.wire.names import ENV_OTLP_ENDPOINT, ENV_TRACE_RATIO
+from trail.wire import names as wire
 from trail_operator import names
 from trail_operator.access import sidecar_user, with_user
 from trail_operator.admission.pods import Target
@@ -134,10 +134,10 @@ def volumes(plan: Plan) -> list[Built]:
 
 def engine_environment(plan: Plan) -> dict[str, str]:
     """What vLLM's container gets, beside PYTHONPATH and the list of plugins."""
-    out = {"TRAIL_ENABLED": "1", "TRAIL_DIR": names.RUN_DIR}
+    out = {wire.ENV_ENABLED: "1", wire.ENV_DIR: names.RUN_DIR}
     if plan.policy.predictor is not None:
-        out["TRAIL_LAYERS"] = str(plan.policy.layer)
-        out["TRAIL_EXPORT_EVERY"] = str(plan.policy.every_steps)
+        out[wire.ENV_LAYERS] = str(plan.policy.layer)
+        out[wire.ENV_EXPORT_EVERY] = str(plan.policy.every_steps)
     return out
 
 
@@ -147,7 +147,7 @@ def engine_defaults(plan: Plan) -> dict[str, str]:
     if not telemetry.endpoint:
         return {}
     # vLLM hands a client's trace to its scheduler only where it traces by itself.
-    return {ENV_OTLP_ENDPOINT: telemetry.endpoint, ENV_TRACE_RATIO: f"{telemetry.sample_ratio:g}"}
+    return {wire.ENV_OTLP_ENDPOINT: telemetry.endpoint, wire.ENV_TRACE_RATIO: f"{telemetry.sample_ratio:g}"}
 
 
 def engine_mounts() -> list[Built]:
@@ -181,37 +181,37 @@ def _sidecar_resources(plan: Plan, pod: Mapping[str, Any]) -> Built:
 def _sidecar_environment(plan: Plan) -> list[Built]:
     policy, settings = plan.policy, plan.settings
     out = [
-        {"name": "TRAIL_DIR", "value": names.RUN_DIR},
-        {"name": "TRAIL_POLICY", "value": policy.scheduling.text},
-        {"name": "TRAIL_ENGINES", "value": str(plan.target.engines)},
-        {"name": "TRAIL_THREADS", "value": str(policy.sidecar.threads)},
+        {"name": wire.ENV_DIR, "value": names.RUN_DIR},
+        {"name": wire.ENV_POLICY, "value": policy.scheduling.text},
+        {"name": wire.ENV_ENGINES, "value": str(plan.target.engines)},
+        {"name": wire.ENV_THREADS, "value": str(policy.sidecar.threads)},
         {"name": "OMP_NUM_THREADS", "value": str(policy.sidecar.threads)},
         # Not 0.0.0.0, which a cluster of IPv6 alone does not have.
-        _from_field("TRAIL_METRICS_HOST", "status.podIP"),
-        {"name": "TRAIL_METRICS_PORT", "value": str(policy.sidecar.metrics_port)},
-        _from_field("TRAIL_POD_NAME", "metadata.name"),
-        _from_field("TRAIL_POD_NAMESPACE", "metadata.namespace"),
-        _from_field("TRAIL_POD_UID", "metadata.uid"),
-        {"name": "TRAIL_WORKLOAD", "value": plan.workload},
+        _from_field(wire.ENV_METRICS_HOST, "status.podIP"),
+        {"name": wire.ENV_METRICS_PORT, "value": str(policy.sidecar.metrics_port)},
+        _from_field(wire.ENV_POD, "metadata.name"),
+        _from_field(wire.ENV_POD_NAMESPACE, "metadata.namespace"),
+        _from_field(wire.ENV_POD_UID, "metadata.uid"),
+        {"name": wire.ENV_WORKLOAD, "value": plan.workload},
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - of our own container
     ]
     if path := predictor_path(plan):
-        out.append({"name": "TRAIL_PREDICTOR", "value": path})
+        out.append({"name": wire.ENV_PREDICTOR, "value": path})
     if policy.quality == "Watch":
-        out.append({"name": "TRAIL_QUALITY", "value": "watch"})
+        out.append({"name": wire.ENV_QUALITY, "value": "watch"})
     if mib := policy.telemetry.decision_log_mib:
         out += [
-            {"name": "TRAIL_DECISION_LOG", "value": names.DECISION_LOG},
-            {"name": "TRAIL_DECISION_LOG_MIB", "value": str(mib)},
+            {"name": wire.ENV_DECISION_LOG, "value": names.DECISION_LOG},
+            {"name": wire.ENV_DECISION_LOG_MIB, "value": str(mib)},
         ]
     if settings.redis_secret:
         reference = {"name": settings.redis_secret, "key": "url", "optional": True}
-        out.append({"name": "TRAIL_REDIS_URL", "valueFrom": {"secretKeyRef": reference}})
+        out.append({"name": wire.ENV_REDIS_URL, "valueFrom": {"secretKeyRef": reference}})
     elif settings.redis_url:
         url = settings.redis_url
         if settings.redis_key:
             url = with_user(url, settings.redis_key, sidecar_user(plan.workload))
-        out.append({"name": "TRAIL_REDIS_URL", "value": url})
+        out.append({"name": wire.ENV_REDIS_URL, "value": url})
     if policy.telemetry.endpoint:
         out += [
             {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": policy.telemetry.endpoint},

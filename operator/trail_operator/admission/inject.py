@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from trail.wire.names import ENV_VLLM_PLUGINS, with_plugin
 from trail_operator import names
 from trail_operator.admission.confighash import injection_hash, policy_hash
 from trail_operator.admission.containers import (
@@ -31,8 +32,6 @@ from trail_operator.admission.containers import (
 )
 from trail_operator.admission.pods import annotations, environment
 from trail_operator.reasons import Skip
-
-_PLUGINS = "VLLM_PLUGINS"
 
 
 def inject(pod: Mapping[str, Any], plan: Plan) -> Built:
@@ -121,9 +120,9 @@ def _wanted_environment(pod: Mapping[str, Any], vllm: Mapping[str, Any], plan: P
     # Behind the user's own entries: nothing of theirs is shadowed.
     path = str(present.get("PYTHONPATH", {}).get("value") or annotations(pod).get(names.PYTHON_PATH) or "")
     wanted["PYTHONPATH"] = ":".join(filter(None, [path.rstrip(":"), names.ENGINE_PATH]))
-    if _PLUGINS in present:
-        allowed = [p for p in str(present[_PLUGINS].get("value") or "").split(",") if p]
-        wanted[_PLUGINS] = ",".join([*allowed, *([] if names.PLUGIN in allowed else [names.PLUGIN])])
+    if ENV_VLLM_PLUGINS in present:
+        allowed = str(present[ENV_VLLM_PLUGINS].get("value") or "")
+        wanted[ENV_VLLM_PLUGINS] = with_plugin(allowed)
     return wanted
 
 

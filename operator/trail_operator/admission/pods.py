@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trail.wire import names as wire
 from trail_operator import names
 from trail_operator.reasons import Reason, Skip
 
@@ -213,8 +214,9 @@ def _scripts(container: Object) -> list[str]:
 
 def _environment(container: Object) -> Skip | None:
     env = environment(container)
-    if "valueFrom" in env.get("VLLM_PLUGINS", {}):
-        return Skip(Reason.PLUGINS, "VLLM_PLUGINS comes from valueFrom; give its value in the pod")
+    if "valueFrom" in env.get(wire.ENV_VLLM_PLUGINS, {}):
+        said = f"{wire.ENV_VLLM_PLUGINS} comes from valueFrom; give its value in the pod"
+        return Skip(Reason.PLUGINS, said)
     taken = sorted(set(env) & OUR_ENVIRONMENT)
     if taken:
         return Skip(
@@ -224,7 +226,7 @@ def _environment(container: Object) -> Skip | None:
     return None
 
 
-OUR_ENVIRONMENT = frozenset({"TRAIL_ENABLED", "TRAIL_DIR", "TRAIL_LAYERS", "TRAIL_EXPORT_EVERY"})
+OUR_ENVIRONMENT = frozenset({wire.ENV_ENABLED, wire.ENV_DIR, wire.ENV_LAYERS, wire.ENV_EXPORT_EVERY})
 """What injection adds to vLLM's environment, beside PYTHONPATH and VLLM_PLUGINS."""
 
 

@@ -12,7 +12,7 @@ from trail_operator.reasons import Reason, Skip
 
 @dataclass(frozen=True)
 class Stamp:
-    """The workload's own wish, handed on to its pods, and the policy's digest. None: not there."""
+    """The workload's own annotation, handed on to its pods, and the policy's digest. None: not there."""
 
     inject: str | None = None
     config_hash: str | None = None
@@ -26,21 +26,24 @@ class Stamp:
 
 
 def desired(
-    wish: str | None, outcome: TrailPolicy | Skip | None, present: Stamp, otherwise: TrailPolicy | Skip | None
+    annotation: str | None,
+    outcome: TrailPolicy | Skip | None,
+    present: Stamp,
+    otherwise: TrailPolicy | Skip | None,
 ) -> Stamp:
     """The stamp that a template should carry.
 
-    `wish` is the workload's annotation, `outcome` what becomes of the workload, `otherwise` what would
+    `annotation` is the workload's annotation, `outcome` what becomes of the workload, `otherwise` what would
     become of it without that. A policy that has become invalid changes nothing: a slip in it must not
     restart models.
     """
     if isinstance(outcome, TrailPolicy):
-        return Stamp(wish, policy_hash(outcome))
+        return Stamp(annotation, policy_hash(outcome))
     if outcome is not None and outcome.reason is Reason.POLICY_INVALID:
         return present
-    opted_out = outcome is not None and outcome.reason is Reason.OPTED_OUT and wish is not None
-    # Selector or namespace would inject the pods: only then must they hear of the workload's wish.
-    return Stamp(wish if opted_out and isinstance(otherwise, TrailPolicy) else None, None)
+    opted_out = outcome is not None and outcome.reason is Reason.OPTED_OUT and annotation is not None
+    # Selector or namespace would inject the pods: only then must they hear of the workload's annotation.
+    return Stamp(annotation if opted_out and isinstance(otherwise, TrailPolicy) else None, None)
 
 
 def patch(present: Stamp, wanted: Stamp, resource_version: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from trail.wire.log_lines import OnChange
 from trail_operator.health import Part
 
 API_VERSION = "coordination.k8s.io/v1"
@@ -86,7 +87,7 @@ class Elector:
         self._own_version: str | None = None
         self._seen_version: str | None = None
         self._seen_s = 0.0
-        self._said = ""
+        self._say = OnChange(log)
 
     def is_leader(self) -> bool:
         """Whether this operator acts now. It turns false by itself where renewing fails."""
@@ -167,12 +168,7 @@ class Elector:
 
     def _works(self) -> None:
         self._health.works()
-        self._said = ""
-
-    def _say(self, line: str) -> None:
-        if line != self._said:
-            self._said = line
-            log.warning("%s", line)
+        self._say("")
 
 
 def _version(lease: dict[str, Any]) -> str:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trail.policy.spec import PolicySpec
+from trail.wire.names import DEFAULT_METRICS_PORT
 from trail_operator.policy import fields
 from trail_operator.policy.fields import Object, PolicyError
 
 WITHOUT_PREDICTOR = frozenset({"fcfs", "oracle"})
-DEFAULT_METRICS_PORT = 9464
 SHADOW_LOG_MIB = 64
 """What a shadow leaves behind is its log."""
 

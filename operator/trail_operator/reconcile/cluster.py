@@ -1,6 +1,6 @@
 """What the operator knows of the cluster, from the watches: no more than it decides by.
 
-Templates are kept as bytes: thousands of workloads as Python objects would take many times the memory.
+Templates are cached as bytes: thousands of workloads as Python objects would take many times the memory.
 """
 
 import json
@@ -46,7 +46,7 @@ class WorkloadRecord:
     name: str
     uid: str
     version: str
-    wish: str | None
+    annotation: str | None
     """Its own `trail.dev/inject`."""
     stamp: Stamp
     owner: str
@@ -182,7 +182,7 @@ def to_workload(obj: Object, object_kind: str) -> WorkloadRecord:
     metadata = obj["metadata"]
     template = (obj.get("spec") or {}).get("template") or {}
     controller = owner(obj)
-    kept = {
+    cached = {
         "metadata": {"labels": labels(template), "annotations": annotations(template)},
         "spec": template.get("spec") or {},
     }
@@ -192,10 +192,10 @@ def to_workload(obj: Object, object_kind: str) -> WorkloadRecord:
         name=metadata["name"],
         uid=str(metadata.get("uid", "")),
         version=str(metadata.get("resourceVersion", "")),
-        wish=annotations(obj).get(names.INJECT),
+        annotation=annotations(obj).get(names.INJECT),
         stamp=Stamp.of(annotations(template)),
         owner="" if controller is None else f"{controller.get('kind')} {controller.get('name')}",
-        template=json.dumps(kept, separators=(",", ":")).encode(),
+        template=json.dumps(cached, separators=(",", ":")).encode(),
     )
 
 

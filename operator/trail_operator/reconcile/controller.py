@@ -22,8 +22,8 @@ from trail_operator.policy.resolve import Asked
 from trail_operator.policy.resource import TrailPolicy
 from trail_operator.reasons import EventReason, Reason, Skip
 from trail_operator.reconcile.cluster import Cluster, PodRecord, PolicyKey, PolicyRecord, WorkloadRecord
-from trail_operator.reconcile.decide import judge_workload, template_of
-from trail_operator.reconcile.event_recorder import Subject, Teller, workload_subject
+from trail_operator.reconcile.decide import decide_workload, template_of
+from trail_operator.reconcile.event_recorder import EventRecorder, Subject, workload_subject
 from trail_operator.reconcile.status import Evidence, build_status, same
 from trail_operator.reconcile.withdrawal import Withdrawals
 from trail_operator.reconcile.work import WorkQueue
@@ -55,7 +55,7 @@ class Controller:
         self,
         cluster: Cluster,
         kube: Kube,
-        teller: Teller,
+        recorder: EventRecorder,
         metrics: Metrics,
         *,
         is_leader: Callable[[], bool],
@@ -66,7 +66,7 @@ class Controller:
         """`clock` is monotonic seconds."""
         self._cluster = cluster
         self._kube = kube
-        self._teller = teller
+        self._recorder = recorder
         self._metrics = metrics
         self._is_leader = is_leader
         self._loop = loop
@@ -125,7 +125,7 @@ class Controller:
             return
         subject = self._owner_of(outcome.namespace, outcome.workload, outcome.pod)
         message = f"TRAIL was not injected: {outcome.skip.message}"
-        self._teller.tell(subject, str(outcome.skip.reason), message)
+        self._recorder.record(subject, str(outcome.skip.reason), message)
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class Controller:
         if record is None:
             self._forget(key)
             return
-        verdict = judge_workload(self._cluster, record)
+        verdict = decide_workload(self._cluster, record)
         outcome, wanted = verdict.owned or verdict.outcome, verdict.stamp
         self._note(record, outcome, verdict.asked)
         body = patch(record.stamp, wanted, record.version)
@@ -222,7 +222,7 @@ class Controller:
         }[change]
         self._metrics.stamps.labels(change=word).inc()
         log.info("%s: stamp %s, its pods roll", record.key, word)
-        self._teller.tell(workload_subject(record), str(change), f"{said}; pods roll", warning=False)
+        self._recorder.record(workload_subject(record), str(change), f"{said}; pods roll", warning=False)
         self._status_soon(policy)
 
     def _note(self, record: WorkloadRecord, outcome: TrailPolicy | Skip | None, asked: Asked) -> None:
@@ -235,7 +235,7 @@ class Controller:
             and (asked.wanted or outcome.wanted)
         ):
             message = f"TRAIL is not injected: {outcome.message}"
-            if self._teller.tell(workload_subject(record), str(outcome.reason), message):
+            if self._recorder.record(workload_subject(record), str(outcome.reason), message):
                 self._metrics.workload_skips.labels(reason=str(outcome.reason)).inc()
         after = self._resolved.get(record.key, "")
         if before != after:
@@ -311,8 +311,8 @@ class Controller:
 
     def _names(self, record: WorkloadRecord, key: PolicyKey) -> bool:
         """Whether a workload names a policy of another namespace."""
-        wishes = (record.wish, annotations(template_of(record)).get(names.INJECT))
-        return any(wish is not None and wish.strip() == f"{key[0]}/{key[1]}" for wish in wishes)
+        both = (record.annotation, annotations(template_of(record)).get(names.INJECT))
+        return any(text is not None and text.strip() == f"{key[0]}/{key[1]}" for text in both)
 
     def _owner_of(self, namespace: str, workload: str, pod: Mapping[str, Any]) -> Subject:
         record = self._cluster.workloads.get(workload)

@@ -29,18 +29,18 @@ class Verdict:
     """Why a workload that asks gets no stamp although its pods would get TRAIL: its owner would undo it."""
 
 
-def judge_workload(cluster: Cluster, record: WorkloadRecord) -> Verdict:
+def decide_workload(cluster: Cluster, record: WorkloadRecord) -> Verdict:
     """Decides about a Deployment or StatefulSet."""
     template = template_of(record)
     asked = asked_of(cluster, record, template)
-    outcome = judge(cluster, asked, template)
-    otherwise = judge(cluster, replace(asked, workload=None), template)
-    stamp = desired(record.wish, outcome, record.stamp, otherwise)
+    outcome = decide(cluster, asked, template)
+    otherwise = decide(cluster, replace(asked, workload=None), template)
+    stamp = desired(record.annotation, outcome, record.stamp, otherwise)
     owned = None
     if record.owner and (isinstance(outcome, TrailPolicy) or record.stamp != Stamp()):
         # Its owner would take our annotations out again, for ever.
         stamp = Stamp()
-        if record.wish is not None and record.wish.strip().lower() not in OFF:
+        if record.annotation is not None and record.annotation.strip().lower() not in OFF:
             owned = Skip(
                 Reason.OWNED_WORKLOAD,
                 f"{record.owner} owns it and would undo changes; put {names.INJECT} on the pods there",
@@ -60,12 +60,12 @@ def asked_of(cluster: Cluster, record: WorkloadRecord, template: Mapping[str, An
         record.namespace,
         labels(template),
         annotations(template).get(names.INJECT),
-        record.wish,
+        record.annotation,
         cluster.namespaces.get(record.namespace),
     )
 
 
-def judge(cluster: Cluster, asked: Asked, template: Mapping[str, Any]) -> TrailPolicy | Skip | None:
+def decide(cluster: Cluster, asked: Asked, template: Mapping[str, Any]) -> TrailPolicy | Skip | None:
     """The policy that pods of `template` get, the reason why they get none, or None where nobody asks."""
     found = resolve(asked, cluster.view.policies, cluster.default)
     if not isinstance(found, TrailPolicy):

@@ -41,8 +41,8 @@ def pod_subject(pod: PodRecord) -> Subject:
     return Subject("v1", "Pod", pod.namespace, pod.name, pod.uid)
 
 
-class Teller:
-    """Posts Events. `tell` returns at once; what is too much is dropped."""
+class EventRecorder:
+    """Posts Events. `record` returns at once; what is too much is dropped."""
 
     def __init__(self, kube: Kube, instance: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`instance` names this replica; `clock` is monotonic seconds."""
@@ -52,7 +52,7 @@ class Teller:
         self._said: OrderedDict[tuple[Subject, str, str], float] = OrderedDict()
         self._queue: asyncio.Queue[tuple[Subject, str, str, str]] = asyncio.Queue(_WAITING)
 
-    def tell(self, subject: Subject, reason: str, message: str, *, warning: bool = True) -> bool:
+    def record(self, subject: Subject, reason: str, message: str, *, warning: bool = True) -> bool:
         """Has an Event posted unless the same was said of late; whether it will be."""
         now_s, key = self._clock(), (subject, reason, message)
         if now_s - self._said.get(key, -_SAY_AGAIN_S) < _SAY_AGAIN_S:

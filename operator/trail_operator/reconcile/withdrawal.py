@@ -21,8 +21,8 @@ from trail_operator.metrics import Metrics
 from trail_operator.policy.resource import TrailPolicy
 from trail_operator.reconcile.blocked import Blocked
 from trail_operator.reconcile.cluster import Cluster, PodRecord, PolicyRecord
-from trail_operator.reconcile.decide import asked_of, judge, template_of
-from trail_operator.reconcile.event_recorder import Subject, Teller, pod_subject, workload_subject
+from trail_operator.reconcile.decide import asked_of, decide, template_of
+from trail_operator.reconcile.event_recorder import EventRecorder, Subject, pod_subject, workload_subject
 
 MOST = 500
 """Withdrawals that a policy's status holds."""
@@ -41,7 +41,7 @@ class Withdrawals:
         self,
         cluster: Cluster,
         kube: Kube,
-        teller: Teller,
+        recorder: EventRecorder,
         metrics: Metrics,
         *,
         after_s: float,
@@ -50,7 +50,7 @@ class Withdrawals:
         """A pod may be stuck for `after_s`; `clock` is monotonic seconds."""
         self._cluster = cluster
         self._kube = kube
-        self._teller = teller
+        self._recorder = recorder
         self._metrics = metrics
         self._after_s = after_s
         self._clock = clock
@@ -95,7 +95,7 @@ class Withdrawals:
         why = self._told(key, pod.uid, pod.blocked)
         namespace, _, name = pod.policy.partition("/")
         if (namespace, name) not in self._cluster.policies or not pod.controlled:
-            self._teller.tell(
+            self._recorder.record(
                 pod_subject(pod),
                 str(why.reason),
                 f"TRAIL keeps this pod from starting: {why.message}; set {names.INJECT} to disabled"
@@ -106,7 +106,7 @@ class Withdrawals:
             await self._write(namespace, name, pod, why)
         self._metrics.withdrawals.labels(reason=str(why.reason)).inc()
         message = f"TRAIL is taken back, since it keeps pods from starting: {why.message}"
-        self._teller.tell(self._subject(pod), str(why.reason), message)
+        self._recorder.record(self._subject(pod), str(why.reason), message)
         log.warning("%s: %s", pod.workload, message)
         return True
 
@@ -169,7 +169,7 @@ class Withdrawals:
         if record is None:
             return False
         template = template_of(record)
-        found = judge(self._cluster, asked_of(self._cluster, record, template), template)
+        found = decide(self._cluster, asked_of(self._cluster, record, template), template)
         return isinstance(found, TrailPolicy) and found.key == policy.key
 
     def _subject(self, pod: PodRecord) -> Subject:

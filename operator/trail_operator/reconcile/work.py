@@ -6,11 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from trail.wire.backoff import Backoff
 from trail_operator.cluster_api.kube import KubeError
 from trail_operator.metrics import Metrics
 
-FIRST_S, LONGEST_S, FORBIDDEN_S = 0.5, 60.0, 60.0
-_CONFLICT_S = 0.1
+RETRIES = Backoff(first_s=0.5, longest_s=60.0)
+_FORBIDDEN_S, _CONFLICT_S = 60.0, 0.1
 
 log = logging.getLogger("trail.operator")
 
@@ -34,7 +35,7 @@ class WorkQueue(Generic[K]):
         self._clock = clock
         self._due: dict[K, float] = {}
         self._busy: set[K] = set()
-        self._failures: dict[K, int] = {}
+        self._pauses: dict[K, float] = {}
         self._wake = asyncio.Event()
 
     def add(self, key: K, delay_s: float = 0.0) -> None:
@@ -47,7 +48,7 @@ class WorkQueue(Generic[K]):
     def clear(self) -> None:
         """Forgets what waits."""
         self._due.clear()
-        self._failures.clear()
+        self._pauses.clear()
         self._metrics.queue.set(0)
 
     @property
@@ -93,7 +94,7 @@ class WorkQueue(Generic[K]):
     async def _one(self, key: K) -> None:
         try:
             await self._handle(key)
-            self._failures.pop(key, None)
+            self._pauses.pop(key, None)
         except KubeError as error:
             self._again(key, error, str(error.status), _pause_of(error))
         except (OSError, TimeoutError) as error:
@@ -107,10 +108,10 @@ class WorkQueue(Generic[K]):
     def _again(self, key: K, error: Exception, cause: str, pause_s: float | None) -> None:
         self._metrics.failures.labels(part="reconcile", cause=cause).inc()
         if cause == "404":  # gone; its watch says so, too
-            self._failures.pop(key, None)
+            self._pauses.pop(key, None)
             return
-        count = self._failures[key] = self._failures.get(key, 0) + 1
-        pause = pause_s if pause_s is not None else min(FIRST_S * 2 ** (count - 1), LONGEST_S)
+        longer_s = self._pauses[key] = RETRIES.after(self._pauses.get(key, 0.0))
+        pause = longer_s if pause_s is None else pause_s
         if cause != "409":
             log.warning("%s: %s; again in %.1f s", key, error, pause)
         self.add(key, pause)
@@ -119,4 +120,4 @@ class WorkQueue(Generic[K]):
 def _pause_of(error: KubeError) -> float | None:
     if error.status == 409:
         return _CONFLICT_S
-    return FORBIDDEN_S if error.status in (401, 403) else None
+    return _FORBIDDEN_S if error.status in (401, 403) else None

@@ -28,11 +28,14 @@ from trail.serving.setup import (
     resolve_predictor,
     serving_environment,
 )
+from trail.wire.backoff import Backoff
 
 log = logging.getLogger("trail.serve")
 
 VLLM_GRACE_S = 30.0
 SIDECAR_GRACE_S = 5.0
+RESTARTS = Backoff(first_s=0.1, longest_s=8.0, healthy_s=30.0)
+"""Pauses before a sidecar that keeps ending is started again."""
 _POLL_S = 0.2
 
 
@@ -90,22 +93,6 @@ class Launch:
     sidecar: list[str] | None
 
 
-class Restarts:
-    """When a sidecar that keeps ending may start again: 0.1 s after the first end, doubling up to 8 s."""
-
-    FIRST_S, LONGEST_S, HEALTHY_S = 0.1, 8.0, 30.0
-
-    def __init__(self) -> None:
-        self._wait_s = self.FIRST_S
-
-    def wait_s(self, lived_s: float) -> float:
-        """Seconds to wait, given how long it had lived; a long life starts the count anew."""
-        if lived_s >= self.HEALTHY_S:
-            self._wait_s = self.FIRST_S
-        wait_s, self._wait_s = self._wait_s, min(self._wait_s * 2, self.LONGEST_S)
-        return wait_s
-
-
 def supervise(
     launch: Launch,
     *,
@@ -125,7 +112,7 @@ def supervise(
     before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
     sidecar: Child | None = None
     vllm: Child | None = None
-    restarts = Restarts()
+    wait_s = 0.0
     started_s = restart_at_s = time.monotonic()
     try:
         if launch.sidecar is not None:
@@ -144,7 +131,7 @@ def supervise(
                 if now_s >= restart_at_s:
                     sidecar, started_s = spawn("sidecar", launch.sidecar, launch.env), now_s
             elif (code := sidecar.exit_code()) is not None:
-                wait_s = restarts.wait_s(now_s - started_s)
+                wait_s = RESTARTS.after(wait_s, now_s - started_s)
                 log.warning(
                     "the sidecar ended with exit code %d; vLLM serves first come, first served until"
                     " it is back; starting it again in %.1f s",

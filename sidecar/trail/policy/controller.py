@@ -38,7 +38,7 @@ LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 _LEAST_COST = 1e-4
 _LEAST_FREE = 1e-2
 _MOST_CROWDED = 1e4
-_MOST_DEAR = 1e12
+_MOST_EXPENSIVE = 1e12
 """In answers; only rubbish says more."""
 
 
@@ -274,7 +274,8 @@ def _observe(pressure: Pressure, state: ControllerState, law: Law) -> Controller
         answer_tokens=smooth(state.answer_tokens, pressure.answer_tokens),
         prefix_cache=pressure.prefix_cache if pressure.prefix_cache in (0, 1) else state.prefix_cache,
         free_blocks=smooth(state.free_blocks, pressure.free_blocks),
-        # Up at once, because what is lost until it is noticed is dear; down slowly, so that c does not turn.
+        # Up at once, because what is lost until it is noticed is expensive; down slowly, so that c does
+        # not turn.
         crowding=max(smooth(state.crowding, crowding), _finite(crowding)),
         recompute_share=smooth(state.recompute_share, spent / worked if worked > 0 else 0.0),
     )
@@ -340,8 +341,8 @@ def _guard(
 
 def _price_of_all(c: float, state: ControllerState, law: Law) -> float:
     """What a preemption would cost if the victim lost all it had computed, in answers."""
-    dear = state.recompute_cost * _victim_tokens(c, state, law) / max(state.answer_tokens, 1.0)
-    return dear if math.isnan(dear) else min(dear, _MOST_DEAR)
+    price = state.recompute_cost * _victim_tokens(c, state, law) / max(state.answer_tokens, 1.0)
+    return price if math.isnan(price) else min(price, _MOST_EXPENSIVE)
 
 
 def _victim_tokens(c: float, state: ControllerState, law: Law) -> float:

@@ -11,10 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trail.wire.names import ENV_DIR, ENV_ENABLED, ENV_LAYERS
-
-VLLM_PLUGINS = "VLLM_PLUGINS"
-PLUGIN_NAME = "trail"
+from trail.wire import names
 
 _SHM = Path("/dev/shm")  # noqa: S108 - shared memory is meant
 _POLL_S = 0.05
@@ -67,15 +64,14 @@ def sidecar_command(trail: TrailSetup) -> list[str]:
 def with_trail(env: Mapping[str, str], trail: TrailSetup) -> dict[str, str]:
     """The environment of a vLLM server with TRAIL on; an allow-list of plugins is extended, not replaced."""
     out = dict(env)
-    out[ENV_ENABLED] = "1"
-    out[ENV_DIR] = str(trail.directory)
+    out[names.ENV_ENABLED] = "1"
+    out[names.ENV_DIR] = str(trail.directory)
     if trail.layer is None:
-        out.pop(ENV_LAYERS, None)
+        out.pop(names.ENV_LAYERS, None)
     else:
-        out[ENV_LAYERS] = str(trail.layer)
-    if VLLM_PLUGINS in out:
-        plugins = [p for p in out[VLLM_PLUGINS].split(",") if p]
-        out[VLLM_PLUGINS] = ",".join([*plugins, *([] if PLUGIN_NAME in plugins else [PLUGIN_NAME])])
+        out[names.ENV_LAYERS] = str(trail.layer)
+    if names.ENV_VLLM_PLUGINS in out:
+        out[names.ENV_VLLM_PLUGINS] = names.with_plugin(out[names.ENV_VLLM_PLUGINS])
     return out
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trail.predict.artefact import ArtefactError, check_model, load_probe, read_manifest
-from trail.wire.names import ENV_DIR, ENV_ENABLED, ENV_LAYERS
+from trail.wire.names import ENV_DIR, ENV_ENABLED, ENV_LAYERS, PLUGIN
 
 DEMO_MODEL = "demo"
 """Model name that stands for the packaged demo model."""
@@ -51,7 +51,7 @@ def require_vllm(*, trail: bool) -> None:
             "vLLM is not installed in this environment; install it (see the README), then try again"
         )
     if trail and not any(
-        p.name == "trail" for p in importlib.metadata.entry_points(group="vllm.general_plugins")
+        p.name == PLUGIN for p in importlib.metadata.entry_points(group="vllm.general_plugins")
     ):
         raise SetupError(
             "vLLM cannot find TRAIL's plugin: install the package itself (pip install trail-serving)"

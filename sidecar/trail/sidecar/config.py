@@ -10,38 +10,8 @@ from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.telemetry import trace_config
 from trail.sidecar.telemetry.otlp_settings import OtlpSettings, otlp_settings
 from trail.sidecar.telemetry.trace_config import TraceConfig
-from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
+from trail.wire import names
 
-ENV_PREDICTOR = "TRAIL_PREDICTOR"
-"""Directory of the predictor artefact."""
-ENV_POLICY = "TRAIL_POLICY"
-"""Policy at start, as in `trail-c0.8`."""
-ENV_KV_RESERVE = "TRAIL_KV_RESERVE_TOKENS"
-"""KV tokens kept free per running request when admitting; negative: no limit of ours."""
-ENV_ENGINES = "TRAIL_ENGINES"
-"""Number of engine cores (data-parallel size); one ring and one board each."""
-ENV_METRICS_HOST = "TRAIL_METRICS_HOST"
-"""Address of the metrics endpoint."""
-ENV_METRICS_PORT = "TRAIL_METRICS_PORT"
-"""Port of the metrics endpoint; 0: the system chooses; negative: no endpoint."""
-ENV_RANK_ADDRESS = "TRAIL_RANK_ADDRESS"
-"""`host:port` of the read-only TCP server (Ranking, Observe, health); empty: none."""
-ENV_QUALITY = "TRAIL_QUALITY"
-"""Whether anything follows from the judging of predictions: one of QUALITY_MODES."""
-ENV_THREADS = "TRAIL_THREADS"
-"""Threads of one prediction batch."""
-ENV_REDIS_URL = "TRAIL_REDIS_URL"
-"""Redis of the operator's loop on c; empty: c stays as it is stated."""
-ENV_WORKLOAD = "TRAIL_WORKLOAD"
-"""`namespace/kind/name` of what this pod belongs to, in Redis."""
-ENV_POD = "TRAIL_POD_NAME"
-"""Name of this pod in Redis, metrics and traces."""
-ENV_DECISION_LOG = "TRAIL_DECISION_LOG"
-"""File of the decision log (`sidecar.history.decision_log`); empty: none."""
-ENV_DECISION_LOG_MIB = "TRAIL_DECISION_LOG_MIB"
-"""What the decision log may take of the disk, all its parts together."""
-
-DEFAULT_METRICS_PORT = 9464
 QUALITY_MODES = ("act", "watch")
 UNIX_PATH_LIMIT = 107  # sun_path of Linux, without the closing zero
 
@@ -60,7 +30,7 @@ class SidecarConfig:
     threads: int = 1
     quality: str = "act"
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = DEFAULT_METRICS_PORT
+    metrics_port: int = names.DEFAULT_METRICS_PORT
     rank_address: str = ""
     stats_file: Path | None = None
     decision_log: Path | None = None
@@ -86,9 +56,9 @@ class SidecarConfig:
         if self.predictor is None and self.policy.name not in ("fcfs", "oracle"):
             raise ValueError(
                 f"policy {self.policy.name} needs a predictor: give --predictor DIRECTORY (or set"
-                f" {ENV_PREDICTOR}), or choose --policy fcfs or oracle"
+                f" {names.ENV_PREDICTOR}), or choose --policy fcfs or oracle"
             )
-        socket = str(socket_path(self.directory))
+        socket = str(names.socket_path(self.directory))
         if len(socket.encode()) > UNIX_PATH_LIMIT:
             raise ValueError(
                 f"{socket} is longer than the {UNIX_PATH_LIMIT} bytes a unix socket's path may have;"
@@ -100,42 +70,43 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     """Options of `trail sidecar`, with defaults from `environ` (values are checked when parsed)."""
     add = parser.add_argument
     # argparse converts string defaults with `type`, so that a bad variable is reported like a bad option.
-    add("--dir", dest="directory", type=Path, default=environ.get(ENV_DIR, str(DEFAULT_DIR)),
+    add("--dir", dest="directory", type=Path, default=environ.get(names.ENV_DIR, str(names.DEFAULT_DIR)),
         help="directory shared with vLLM, memory-backed (%(default)s)")  # fmt: skip
-    add("--predictor", type=Path, default=environ.get(ENV_PREDICTOR) or None,
+    add("--predictor", type=Path, default=environ.get(names.ENV_PREDICTOR) or None,
         help="directory of the predictor artefact; optional for the policies fcfs and oracle")  # fmt: skip
-    add("--policy", default=environ.get(ENV_POLICY, "trail"), metavar="NAME[-cC]",
+    add("--policy", default=environ.get(names.ENV_POLICY, "trail"), metavar="NAME[-cC]",
         help="fcfs, sjf, trail-prompt, trail, oracle, mlfq, adaptive; with parameters as in trail-c0.2,"
         " fcfs-reserve16, adaptive-k2-ratio3-limit1 (docs/policies.md) (%(default)s)")  # fmt: skip
-    add("--kv-reserve-tokens", type=float, default=environ.get(ENV_KV_RESERVE), metavar="N",
+    add("--kv-reserve-tokens", type=float, default=environ.get(names.ENV_KV_RESERVE), metavar="N",
         help="KV tokens kept free per running request when admitting (negative: no limit)")  # fmt: skip
-    add("--engines", type=int, default=environ.get(ENV_ENGINES, "1"), metavar="N",
+    add("--engines", type=int, default=environ.get(names.ENV_ENGINES, "1"), metavar="N",
         help="engine cores, that is vLLM's data-parallel size (%(default)s)")  # fmt: skip
-    add("--threads", type=int, default=environ.get(ENV_THREADS, "1"), metavar="N",
+    add("--threads", type=int, default=environ.get(names.ENV_THREADS, "1"), metavar="N",
         help="threads of one prediction batch (%(default)s)")  # fmt: skip
-    add("--quality", default=environ.get(ENV_QUALITY, SidecarConfig.quality), metavar="MODE",
+    add("--quality", default=environ.get(names.ENV_QUALITY, SidecarConfig.quality), metavar="MODE",
         help="act: correct predictions by how long requests really were, and fall back where they are worse"
         " than none; watch: only say so (%(default)s)")  # fmt: skip
-    add("--metrics-host", default=environ.get(ENV_METRICS_HOST, "127.0.0.1"), metavar="HOST",
+    add("--metrics-host", default=environ.get(names.ENV_METRICS_HOST, "127.0.0.1"), metavar="HOST",
         help="address of the metrics endpoint (%(default)s)")  # fmt: skip
-    add("--metrics-port", type=int, default=environ.get(ENV_METRICS_PORT, str(DEFAULT_METRICS_PORT)),
-        metavar="PORT", help="0: the system chooses; negative: no endpoint (%(default)s)")  # fmt: skip
-    add("--rank-address", default=environ.get(ENV_RANK_ADDRESS, ""), metavar="HOST:PORT",
+    add("--metrics-port", type=int, metavar="PORT",
+        default=environ.get(names.ENV_METRICS_PORT, str(names.DEFAULT_METRICS_PORT)),
+        help="0: the system chooses; negative: no endpoint (%(default)s)")  # fmt: skip
+    add("--rank-address", default=environ.get(names.ENV_RANK_ADDRESS, ""), metavar="HOST:PORT",
         help="also answer Rank, Observe and health on this TCP address (none)")  # fmt: skip
     # No default is shown: the URL may hold a password.
-    add("--redis-url", default=environ.get(ENV_REDIS_URL, ""), metavar="URL",
-        help=f"Redis through which an operator tunes c (${ENV_REDIS_URL})")  # fmt: skip
-    add("--workload", default=environ.get(ENV_WORKLOAD, ""), metavar="NAMESPACE/KIND/NAME",
+    add("--redis-url", default=environ.get(names.ENV_REDIS_URL, ""), metavar="URL",
+        help=f"Redis through which an operator tunes c (${names.ENV_REDIS_URL})")  # fmt: skip
+    add("--workload", default=environ.get(names.ENV_WORKLOAD, ""), metavar="NAMESPACE/KIND/NAME",
         help="what this pod belongs to, in Redis (%(default)s)")  # fmt: skip
-    add("--pod", default=environ.get(ENV_POD, ""), metavar="NAME",
+    add("--pod", default=environ.get(names.ENV_POD, ""), metavar="NAME",
         help="this pod's name, in Redis (%(default)s)")  # fmt: skip
     trace_config.add_arguments(parser, environ)
     add("--ring-slots", type=int, default=SidecarConfig.ring_slots, metavar="N",
         help="frames the ring holds (%(default)s)")  # fmt: skip
-    add("--decision-log", type=Path, default=environ.get(ENV_DECISION_LOG) or None, metavar="FILE",
+    add("--decision-log", type=Path, default=environ.get(names.ENV_DECISION_LOG) or None, metavar="FILE",
         help="log finished requests and predictions, no text, for trail shadow-report (none)")  # fmt: skip
     add("--decision-log-mib", type=float, metavar="MIB",
-        default=environ.get(ENV_DECISION_LOG_MIB, str(SidecarConfig.decision_log_mib)),
+        default=environ.get(names.ENV_DECISION_LOG_MIB, str(SidecarConfig.decision_log_mib)),
         help="what the decision log may take of the disk (%(default)s)")  # fmt: skip
     add("--stats-file", type=Path, default=None, metavar="FILE",
         help="write delays and prediction errors of the run to this JSON file at the end")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What names a kept result must hold, so that a result of other code is never taken for one of this."""
+"""What names a cached result must hold, so that a result of other code is never taken for one of this."""
 
 import hashlib
 from functools import cache

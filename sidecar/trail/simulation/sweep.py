@@ -1,6 +1,6 @@
 """Many simulations: arms by loads by seeds, on all cores, the same whatever the number of cores.
 
-A run is told apart by everything that goes into it, the simulator's own code among it. Its record is kept in
+A run is told apart by everything that goes into it, the simulator's own code among it. Its record is in
 a file of that name, so that what was interrupted goes on where it stopped.
 """
 
@@ -106,7 +106,7 @@ class Job:
     order: int
 
     def file(self, directory: Path, digest: str) -> Path:
-        """Where its record is kept."""
+        """Where its record is cached."""
         text = f"{digest} {self.arm.name} {self.load.text} {self.rate_per_s!r} {self.seed}"
         return directory / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
@@ -172,7 +172,7 @@ def run_jobs(
     directory: Path,
     processes: int | None = None,
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Records of all jobs as they come; those found in `directory` are read, the others kept there.
+    """Records of all jobs as they come; those found in `directory` are read, the others cached there.
 
     On an interrupt running simulations are ended at once. `processes` None: as many as there are cores.
     """
@@ -180,7 +180,7 @@ def run_jobs(
     directory.mkdir(parents=True, exist_ok=True)
     missing: list[Job] = []
     for job in todo:
-        record = _kept(job.file(directory, digest))
+        record = _cached(job.file(directory, digest))
         if record is None:
             missing.append(job)
         else:
@@ -209,7 +209,7 @@ def run_jobs(
     pool.shutdown()
 
 
-def _kept(file: Path) -> dict[str, Any] | None:
+def _cached(file: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -68,19 +68,19 @@ def make_pod(deployment: Object) -> Object:
     }
 
 
-def inject_pod(pod: Object, policy: Object, wish: str = "enabled") -> Object:
+def inject_pod(pod: Object, policy: Object, annotation: str = "enabled") -> Object:
     """The pod as the operator's own webhook would have it."""
     cluster = Cluster(InjectionSettings("s:1", "e:1"), None)
     cluster.observe_policy(None, policy)
-    notes = {**pod["metadata"]["annotations"], "trail.dev/workload-inject": wish}
+    notes = {**pod["metadata"]["annotations"], "trail.dev/workload-inject": annotation}
     asking = {**pod, "metadata": {**pod["metadata"], "annotations": notes}}
     return decide(asking, "llm", cluster.view)[1]
 
 
-def stamps(policy: Object | None = None, wish: str = "enabled") -> dict[str, str]:
+def stamps(policy: Object | None = None, annotation: str = "enabled") -> dict[str, str]:
     """The annotations that the operator puts into a pod template."""
     digest = policy_hash(parse_policy(policy or make_policy()))
-    return {"trail.dev/workload-inject": wish, "trail.dev/config-hash": digest}
+    return {"trail.dev/workload-inject": annotation, "trail.dev/config-hash": digest}
 
 
 def rolled(

@@ -35,7 +35,7 @@ COMMANDS = {
 }
 
 
-def wish_of(api: FakeApi, name: str = "llama") -> str | None:
+def annotation_of(api: FakeApi, name: str = "llama") -> str | None:
     annotations: dict[str, str] = api.objects[f"{DEPLOYMENTS}/{name}"]["metadata"]["annotations"]
     return annotations.get("trail.dev/inject")
 
@@ -224,7 +224,7 @@ def test_enable_annotates_and_says_by_which_policy(
     api: FakeApi, trail: Trail, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert trail("enable", "deploy/llama", "--no-wait") == 0
-    assert wish_of(api) == "enabled"
+    assert annotation_of(api) == "enabled"
     out = capsys.readouterr().out
     assert "llm/default" in out
     assert "not waited for" in out
@@ -234,7 +234,7 @@ def test_enable_annotates_and_says_by_which_policy(
 def test_enable_with_a_policy_names_it(api: FakeApi, trail: Trail) -> None:
     api.put(f"{POLICIES}/fast", make_policy("fast"))
     assert trail("enable", "deploy/llama", "--policy", "fast", "--no-wait") == 0
-    assert wish_of(api) == "fast"
+    assert annotation_of(api) == "fast"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_enable_refuses_what_names_no_policy_and_writes_nothing(
         trail("enable", "deploy/llama", "--policy", policy)
     assert end.value.code == 2
     assert "write POLICY or NAMESPACE/POLICY" in capsys.readouterr().err
-    assert wish_of(api) is None
+    assert annotation_of(api) is None
 
 
 @pytest.mark.parametrize("name", ["enable", "disable"])
@@ -276,7 +276,7 @@ def test_what_is_no_workload_is_refused(
 def test_disable_removes_the_annotation(api: FakeApi, trail: Trail) -> None:
     api.put(f"{DEPLOYMENTS}/llama", make_deployment(**{"trail.dev/inject": "enabled"}))
     assert trail("disable", "deploy/llama", "--no-wait") == 0
-    assert wish_of(api) is None
+    assert annotation_of(api) is None
 
 
 def test_disable_says_disabled_where_a_selector_takes_the_pods(
@@ -284,7 +284,7 @@ def test_disable_says_disabled_where_a_selector_takes_the_pods(
 ) -> None:
     api.put(f"{POLICIES}/all", make_policy("all", workloads={"selector": {"matchLabels": {"app": "llama"}}}))
     assert trail("disable", "deploy/llama", "--no-wait") == 0
-    assert wish_of(api) == "disabled"
+    assert annotation_of(api) == "disabled"
     assert "llm/all" in capsys.readouterr().out
 
 
@@ -295,7 +295,7 @@ def test_disable_says_disabled_where_it_may_not_see_who_would_take_the_pods(
     api.put(f"{DEPLOYMENTS}/llama", make_deployment(**{"trail.dev/inject": "enabled"}))
     api.refused.add(("GET", "trailpolicies"))
     assert trail("disable", "deploy/llama", "--no-wait") == 0
-    assert wish_of(api) == "disabled"
+    assert annotation_of(api) == "disabled"
     assert "may not see" in capsys.readouterr().out
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from operator_kit import SETTINGS, admit, make_pod, make_policy, make_view
 
 from trail.policy.spec import parse_policy as parse_scheduling
+from trail.wire.names import PLUGIN
 from trail_operator import names
 from trail_operator.access import sidecar_user, with_user
 from trail_operator.admission.confighash import injection_hash, policy_hash
@@ -104,7 +105,7 @@ def test_vllms_own_settings_stay_in_front(pod: dict[str, Any]) -> None:
     if "VLLM_PLUGINS" in before_env:
         allowed = [p for p in (before_env["VLLM_PLUGINS"] or "").split(",") if p]
         assert env["VLLM_PLUGINS"].split(",")[: len(allowed)] == allowed
-        assert names.PLUGIN in env["VLLM_PLUGINS"].split(",")
+        assert PLUGIN in env["VLLM_PLUGINS"].split(",")
     else:
         assert "VLLM_PLUGINS" not in env
 

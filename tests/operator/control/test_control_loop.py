@@ -17,7 +17,7 @@ from trail_operator.control.loop import Change, ControlLoop, Target, aggregate
 from trail_operator.control.store import Store, connect, decode_state, encode_state
 
 WORKLOAD = "shop/deployment/llama"
-CHEAP, DEAR = 0.001, 0.5
+CHEAP, EXPENSIVE = 0.001, 0.5
 
 
 class Operator:
@@ -74,7 +74,7 @@ async def test_c_follows_the_load_and_every_change_is_explained(server: RedisSer
     async with running(server.url, plant) as pods:
         operator = Operator(server.url, [WORKLOAD])
         await soon(lambda: all(pod.c == 1.0 for pod in pods))
-        plant.cost = DEAR
+        plant.cost = EXPENSIVE
         await soon(lambda: all(pod.c == 0.0 for pod in pods))
         status = operator.loop.status(WORKLOAD)
         assert (status.c, status.pods, status.degraded) == (0.0, 3, "")
@@ -117,7 +117,7 @@ async def test_an_operator_that_comes_back_goes_on_where_it_was(server: RedisSer
         await soon(lambda: second.loop.status(WORKLOAD).following == 3)
         await asyncio.sleep(0.5)
         assert second.changes == []
-        plant.cost = DEAR
+        plant.cost = EXPENSIVE
         await soon(lambda: all(pod.c == 0.0 for pod in pods))
         await second.kill()
 
@@ -159,7 +159,7 @@ async def test_one_that_does_not_lead_writes_nothing_and_takes_over_without_a_ju
         assert second.changes == []
         first.leads, second.leads = False, True
         await soon(lambda: second.loop.status(WORKLOAD).following == 3)
-        plant.cost = DEAR
+        plant.cost = EXPENSIVE
         await soon(lambda: all(pod.c == 0.0 for pod in pods))
         assert second.changes[0].before == 1.0
         assert all(change.c == 1.0 or change.c > 0 for change in first.changes)
@@ -197,7 +197,7 @@ async def test_a_pod_whose_numbers_are_in_range_but_untrue_does_not_move_c(serve
 
 
 async def test_pods_that_stopped_reporting_are_not_heard(server: RedisServer) -> None:
-    async with running(server.url, Plant(DEAR), pods=2) as pods:
+    async with running(server.url, Plant(EXPENSIVE), pods=2) as pods:
         operator = Operator(server.url, [WORKLOAD])
         await soon(lambda: all(pod.c == 0.0 for pod in pods))
         for pod in pods:
@@ -208,7 +208,7 @@ async def test_pods_that_stopped_reporting_are_not_heard(server: RedisServer) ->
 
 
 async def test_a_fixed_c_is_written_and_a_removed_workload_is_forgotten(server: RedisServer) -> None:
-    async with running(server.url, Plant(DEAR)) as pods:
+    async with running(server.url, Plant(EXPENSIVE)) as pods:
         operator = Operator(server.url, [WORKLOAD], target=Target(fixed=0.35))
         await soon(lambda: all(pod.c == 0.35 for pod in pods))
         operator.loop.set_target(WORKLOAD, Target(Objective(c_min=0.05, c_max=0.2)))

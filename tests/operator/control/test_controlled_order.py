@@ -34,7 +34,7 @@ def engine_of(setting: Setting, requests: int, seed: int) -> tuple[Engine, Workl
 def test_a_control_that_never_changes_c_is_the_constant_c(
     policy: str, c: float, seed: int, cache: bool, memory: float
 ) -> None:
-    setting = Setting("bursts", "dear", cache, 150, 100, slots=8, memory=memory)
+    setting = Setting("bursts", "expensive", cache, 150, 100, slots=8, memory=memory)
     spec = replace(PolicySpec(policy), c=c)
     controlled, _, predictions = engine_of(setting, 150, seed)
     controlled.run(ControlledOrder(spec, controlled, predictions, lambda _: c))
@@ -48,7 +48,7 @@ def test_a_control_that_never_changes_c_is_the_constant_c(
 @settings(max_examples=25, deadline=None)
 def test_a_change_of_c_acts_on_requests_that_are_already_there(before: float, seed: int) -> None:
     """From the interval after c became 0 nobody gives way for another any more."""
-    setting = Setting("bursts", "dear", False, 150, 100, slots=8)
+    setting = Setting("bursts", "expensive", False, 150, 100, slots=8)
     engine, _, predictions = engine_of(setting, 200, seed)
     counts = []
 
@@ -62,7 +62,7 @@ def test_a_change_of_c_acts_on_requests_that_are_already_there(before: float, se
 
 
 def test_the_meter_sees_what_the_engine_did() -> None:
-    setting = Setting("step up", "dear", False, 1000, slots=16)
+    setting = Setting("step up", "expensive", False, 1000, slots=16)
     engine, work, predictions = engine_of(setting, 600, 3)
     seen: list[Pressure] = []
 
@@ -84,7 +84,7 @@ def test_the_meter_sees_what_the_engine_did() -> None:
 
 
 def test_the_controller_beats_the_worst_constant_and_its_table_is_whole() -> None:
-    setting = Setting("steps", "dear", False, 1000, slots=16)
+    setting = Setting("steps", "expensive", False, 1000, slots=16)
     runs = [run_seed(setting, 300, seed) for seed in (1, 2)]
     made = rows(setting, runs)
     assert [row["name"].split("; ")[1] for row in made] == list(OBJECTIVES)
@@ -97,7 +97,7 @@ def test_the_controller_beats_the_worst_constant_and_its_table_is_whole() -> Non
 
 
 def test_what_was_found_is_read_again_and_nothing_else(tmp_path: Path) -> None:
-    setting = Setting("steps", "dear", False, 150, slots=8)
+    setting = Setting("steps", "expensive", False, 150, slots=8)
     kept = Kept(tmp_path / "runs")
     assert kept.read(setting, 100, 1, CONTROLLED) is None
     for part in PARTS:

@@ -65,7 +65,7 @@ def test_steps_that_are_all_alike_say_nothing_of_prefill() -> None:
 
 
 def test_a_quiet_time_does_not_make_recomputation_look_cheap() -> None:
-    """An output token of a small batch is dear; a burst's batch is what counts."""
+    """An output token of a small batch is expensive; a burst's batch is what counts."""
     rng = np.random.default_rng(1)
     busy, quiet = StepCost(), StepCost()
     for cost, batch in ((busy, 64), (quiet, 2)):

@@ -72,7 +72,7 @@ def test_what_wins(asked: Asked, wins: str | Reason | None) -> None:
     assert got == wins
 
 
-def test_without_any_policy_the_wish_is_answered_and_silence_is_not() -> None:
+def test_without_any_policy_the_annotation_is_answered_and_silence_is_not() -> None:
     found = resolve(Asked("empty", {}, pod="enabled"), POLICIES, None)
     assert isinstance(found, Skip)
     assert found.reason is Reason.NO_POLICY
@@ -129,7 +129,7 @@ OUT = Skip(Reason.OPTED_OUT, "")
 
 
 @pytest.mark.parametrize(
-    ("wish", "outcome", "present", "otherwise", "wanted"),
+    ("annotation", "outcome", "present", "otherwise", "wanted"),
     [
         ("enabled", POLICY, Stamp(), None, ON),
         (None, POLICY, Stamp(), POLICY, Stamp(None, policy_hash(POLICY))),
@@ -143,9 +143,9 @@ OUT = Skip(Reason.OPTED_OUT, "")
     ],
 )
 def test_what_a_template_is_stamped_with(
-    wish: str | None, outcome: Any, present: Stamp, otherwise: Any, wanted: Stamp
+    annotation: str | None, outcome: Any, present: Stamp, otherwise: Any, wanted: Stamp
 ) -> None:
-    assert desired(wish, outcome, present, otherwise) == wanted
+    assert desired(annotation, outcome, present, otherwise) == wanted
 
 
 def test_a_patch_touches_nothing_but_our_annotations_and_only_this_version() -> None:

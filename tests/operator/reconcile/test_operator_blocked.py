@@ -138,7 +138,7 @@ class Heard:
         self.written = body["status"]["withdrawn"]
         return {}
 
-    def tell(self, _subject: Any, _reason: str, message: str, **_: Any) -> bool:
+    def record(self, _subject: Any, _reason: str, message: str, **_: Any) -> bool:
         self.events.append(message)
         return True
 

@@ -94,7 +94,7 @@ class Running:
         await eventually(lambda: self.operator.elector.is_leader() and self.operator.controller.queue.idle)
         await asyncio.sleep(0.3)
         await eventually(lambda: self.operator.controller.queue.idle)
-        await self.operator.teller.drained()
+        await self.operator.recorder.drained()
 
 
 @pytest.fixture
@@ -517,7 +517,7 @@ async def test_a_skipped_pods_owner_is_told_once(api: FakeApi, start: Start) -> 
     assert isinstance(outcome, Outcome)
     running.operator.controller.skipped(outcome)
     running.operator.controller.skipped(outcome)
-    await running.operator.teller.drained()
+    await running.operator.recorder.drained()
     assert [event[:2] for event in api.events()] == [("Thing t", "HostNetwork")]
 
 

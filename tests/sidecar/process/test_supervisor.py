@@ -17,13 +17,13 @@ import pytest
 
 from trail.sidecar.process import fetch, supervisor
 from trail.sidecar.process.fetch import FetchError, fetch_archive
-from trail.sidecar.process.supervisor import Backoff
 
 # Short pauses; everything else is as in a container.
 DRIVER = """
 import sys
 from trail.sidecar.process import supervisor
-supervisor.FIRST_S = 0.05
+from trail.wire.backoff import Backoff
+supervisor.RESTARTS = Backoff(0.05, 60.0)
 sys.exit(supervisor.main(sys.argv[1:]))
 """
 CHILD = """
@@ -102,12 +102,6 @@ def test_a_signal_during_a_pause_ends_it_at_once(tmp_path: Path) -> None:
     assert "cannot be started" in container.process.stderr.readline()
     container.process.terminate()
     assert container.process.wait(60) == 0
-
-
-def test_pauses_grow_and_a_long_life_forgives() -> None:
-    backoff = Backoff()
-    assert [backoff.pause_s(0.1) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert backoff.pause_s(supervisor.HEALTHY_S) == 1
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ async def _policy(session: Session, target: str) -> Object:
     except argparse.ArgumentTypeError as error:
         raise ClusterError(f"{error}, or the name of a TrailPolicy") from error
     obj = await fetch(session, workload.path(session.namespace), str(workload))
-    wish = (obj["metadata"].get("annotations") or {}).get(names.INJECT)
-    sight = await look(session, await find_operator(session), foreign(wish))
+    annotation = (obj["metadata"].get("annotations") or {}).get(names.INJECT)
+    sight = await look(session, await find_operator(session), foreign(annotation))
     outcome = of_workload(sight, obj, workload.kind).outcome
     if not isinstance(outcome, TrailPolicy):
         why = f": {outcome.message}" if isinstance(outcome, Skip) else ""

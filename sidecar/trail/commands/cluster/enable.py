@@ -33,5 +33,5 @@ def _policy(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """0, 1 with the reason, 3 for what is late."""
     timeout_s = args.timeout if args.wait else None
-    wish = args.policy or "enabled"
-    return run_session("enable", args, lambda session: enable(session, args.workload, wish, timeout_s))
+    annotation = args.policy or "enabled"
+    return run_session("enable", args, lambda session: enable(session, args.workload, annotation, timeout_s))

@@ -47,15 +47,15 @@ async def _explain(session: Session, name: str) -> int:
     pod = await fetch(session, path("v1", "pods", session.namespace, name), f"pod {name}")
     status = read_status(pod)
     workload = workload_of(pod, session.namespace)
-    wish = await _wish(session, workload)
+    annotation = await _annotation(session, workload)
     sight = await look(
-        session, await find_operator(session), foreign(wish, annotations(pod).get(names.INJECT))
+        session, await find_operator(session), foreign(annotation, annotations(pod).get(names.INJECT))
     )
-    outcome, item = of_pod(sight, pod, session.namespace, wish)
+    outcome, item = of_pod(sight, pod, session.namespace, annotation)
     if status is not None and status.get("injected") is True:
         print("\n".join((*injected(pod, status, sight), *taken_back(item))))
         return 0
-    lines = [*bare(status, outcome, wish), *taken_back(item)]
+    lines = [*bare(status, outcome, annotation), *taken_back(item)]
     if status is None and outcome.kind == "injected":
         lines += [f"cause: {why}" for why in await _causes(session, pod)]
     print("\n".join(lines))
@@ -87,7 +87,7 @@ def injected(pod: Object, status: Mapping[str, Any], sight: Sight) -> Iterator[s
         yield "its policy has not changed since, but for c, which it follows"
 
 
-def bare(status: Mapping[str, Any] | None, outcome: Outcome, wish: str | None) -> Iterator[str]:
+def bare(status: Mapping[str, Any] | None, outcome: Outcome, annotation: str | None) -> Iterator[str]:
     """What is to say of a pod without TRAIL."""
     if status is None:
         yield "the webhook has not spoken about this pod"
@@ -96,7 +96,8 @@ def bare(status: Mapping[str, Any] | None, outcome: Outcome, wish: str | None) -
     if outcome.kind == "injected":
         yield "made anew now, it would be injected: delete it, or restart its workload"
     elif outcome.kind == "ignored":
-        asks = f"its workload says {wish}" if wish else "neither pod nor workload nor namespace asks"
+        nobody = "neither pod nor workload nor namespace asks"
+        asks = f"its workload says {annotation}" if annotation else nobody
         yield f"made anew now, nothing would happen: {asks}, and no selector of a TrailPolicy takes it"
     elif outcome.skip is not None:
         reason, message = outcome.skip.reason, outcome.skip.message
@@ -107,7 +108,7 @@ def bare(status: Mapping[str, Any] | None, outcome: Outcome, wish: str | None) -
         yield f"see {reason} in docs/kubernetes/troubleshoot.md"
 
 
-async def _wish(session: Session, workload: str) -> str | None:
+async def _annotation(session: Session, workload: str) -> str | None:
     namespace, kind, name = workload.split("/", 2)
     for known, plural in PLURALS.items():
         if known.lower() == kind:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trail.commands.cluster.session import ClusterError, Object, Session, allowed, policies
+from trail.wire.names import OPERATOR_PREFIX
 from trail_operator import names
 from trail_operator.admission.confighash import injection_hash
 from trail_operator.admission.pods import annotations, workload_of
@@ -17,12 +18,11 @@ from trail_operator.config import from_arguments, make_parser
 from trail_operator.policy.resource import TrailPolicy
 from trail_operator.reasons import Reason, Skip
 from trail_operator.reconcile.cluster import Cluster, PolicyRecord, WorkloadRecord, to_workload
-from trail_operator.reconcile.decide import judge_workload, template_of
+from trail_operator.reconcile.decide import decide_workload, template_of
 from trail_operator.settings import InjectionSettings
 
 OPERATOR_LABELS = "app.kubernetes.io/name=trail,app.kubernetes.io/component=operator"
-_PREFIX = "TRAIL_OPERATOR_"
-_DEFAULT_POLICY = f"{_PREFIX}DEFAULT_POLICY"
+_DEFAULT_POLICY = f"{OPERATOR_PREFIX}DEFAULT_POLICY"
 _DECIDES_NOTHING = frozenset({"NAMESPACE", "IDENTITY"})
 """Of the operator's variables: what comes from elsewhere in every installation, and is in no injection."""
 
@@ -67,8 +67,8 @@ class Sight:
                 default = self.operator.default_policy
                 return not self.operator.visible or (default is not None and default[0] in self.hidden)
             case Reason.POLICY_NOT_FOUND:
-                wishes = (record.wish, annotations(template_of(record)).get(names.INJECT))
-                return not self.hidden.isdisjoint(foreign(*wishes))
+                both = (record.annotation, annotations(template_of(record)).get(names.INJECT))
+                return not self.hidden.isdisjoint(foreign(*both))
         return False
 
 
@@ -149,14 +149,14 @@ def injection_settings(containers: Iterable[Mapping[str, Any]]) -> InjectionSett
     The embedded Redis hands its key to the operator from a Secret, so it is None there.
     """
     own = next((c for c in containers if c.get("name") == "operator"), {})
-    entries = {str(e["name"]): e for e in own.get("env") or () if str(e["name"]).startswith(_PREFIX)}
+    entries = {str(e["name"]): e for e in own.get("env") or () if str(e["name"]).startswith(OPERATOR_PREFIX)}
     needless = set(_DECIDES_NOTHING)
-    if (entries.get(f"{_PREFIX}SIDECAR_REDIS_URL") or {}).get("value"):
+    if (entries.get(f"{OPERATOR_PREFIX}SIDECAR_REDIS_URL") or {}).get("value"):
         needless.add("REDIS_URL")
     texts: dict[str, str] = {}
     for name, entry in entries.items():
         value = str(entry.get("value") or "")
-        if name.removeprefix(_PREFIX) in needless:
+        if name.removeprefix(OPERATOR_PREFIX) in needless:
             continue
         if "valueFrom" in entry or "$(" in value:
             return None
@@ -207,29 +207,29 @@ def sight_of(found: Sequence[Object], operator: Operator) -> Sight:
     return Sight(cluster, operator)
 
 
-def foreign(*wishes: str | None) -> tuple[str, ...]:
+def foreign(*texts: str | None) -> tuple[str, ...]:
     """Namespaces that annotations name policies of."""
-    return tuple(wish.split("/")[0].strip() for wish in wishes if wish and "/" in wish)
+    return tuple(text.split("/")[0].strip() for text in texts if text and "/" in text)
 
 
 def of_workload(sight: Sight, obj: Object, kind: str) -> Outlook:
     """What becomes of a Deployment's or StatefulSet's pods."""
     record = to_workload(obj, kind)
-    verdict = judge_workload(sight.cluster, record)
+    verdict = decide_workload(sight.cluster, record)
     outcome = verdict.outcome
     item = withdrawn(sight, record.key, outcome.key) if isinstance(outcome, TrailPolicy) else None
     return Outlook(record, outcome, verdict.otherwise, verdict.stamp, verdict.owned, item)
 
 
 def of_pod(
-    sight: Sight, pod: Object, namespace: str, workload_wish: str | None
+    sight: Sight, pod: Object, namespace: str, workload_annotation: str | None
 ) -> tuple[Outcome, Withdrawal | None]:
     """What the webhook would do with `pod` if it were made anew, its workload's stamp in place."""
     fresh: Object = {key: pod[key] for key in ("apiVersion", "kind", "spec") if key in pod}
     metadata = dict(pod["metadata"])
     notes = dict(metadata.get("annotations") or {})
-    if workload_wish is not None:
-        notes[names.STAMPED_INJECT] = workload_wish
+    if workload_annotation is not None:
+        notes[names.STAMPED_INJECT] = workload_annotation
     fresh["metadata"] = {**metadata, "annotations": notes}
     workload = workload_of(pod, namespace)
     for record, item in _withdrawals(sight, workload):

@@ -43,7 +43,7 @@ class Goal:
     workload: Workload
     namespace: str
     on: bool
-    wish: str | None
+    annotation: str | None
     """Its annotation."""
     done: str = "annotated"
     """What was done to the annotation."""
@@ -144,8 +144,8 @@ def overdue(goal: Goal, last: Progress | None, sight: Sight | None, waited_s: fl
 
 
 def _refused(goal: Goal, sight: Sight, outlook: Outlook) -> str | None:
-    if outlook.record.wish != goal.wish:
-        now = "gone" if outlook.record.wish is None else f"{outlook.record.wish!r}"
+    if outlook.record.annotation != goal.annotation:
+        now = "gone" if outlook.record.annotation is None else f"{outlook.record.annotation!r}"
         return f"its annotation {names.INJECT} is {now}, changed by somebody else: does a tool undo changes?"
     if not goal.on:
         return None
@@ -162,7 +162,9 @@ def _stamped(goal: Goal, sight: Sight, outlook: Outlook) -> bool:
         return stamp == outlook.stamp
     # Which policy applies is not known: the operator's answer says so.
     return (
-        stamp.config_hash is not None and stamp.inject == goal.wish if goal.on else stamp.config_hash is None
+        (stamp.config_hash is not None and stamp.inject == goal.annotation)
+        if goal.on
+        else stamp.config_hash is None
     )
 
 

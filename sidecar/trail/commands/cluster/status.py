@@ -62,9 +62,10 @@ async def _status(session: Session, args: argparse.Namespace) -> int:
         for kind, plural in PLURALS.items()
         for obj in await session.kube.all(path(APPS, plural, namespace))
     ]
-    wishes = {record.key: record.wish or "" for record in records if record.wish or record.stamp != Stamp()}
+    asking = [record for record in records if record.annotation or record.stamp != Stamp()]
+    annotated = {record.key: record.annotation or "" for record in asking}
     policy_rows = [policy_row(policy) for policy in found]
-    workloads = workload_rows(found, pods, wishes, operator)
+    workloads = workload_rows(found, pods, annotated, operator)
     if args.json:
         report = {"operator": _operator(operator), "policies": policy_rows, "workloads": workloads}
         print(json.dumps(report, indent=2))
@@ -103,7 +104,7 @@ def policy_row(policy: Object) -> dict[str, Any]:
 
 
 def workload_rows(
-    found: Sequence[Object], pods: Sequence[Object], wishes: Mapping[str, str], operator: Operator
+    found: Sequence[Object], pods: Sequence[Object], annotated: Mapping[str, str], operator: Operator
 ) -> list[dict[str, Any]]:
     """Lines of the workloads that ask for TRAIL or whose pods the webhook has spoken about."""
     c = {
@@ -111,7 +112,7 @@ def workload_rows(
         for policy in found
         for item in (policy.get("status") or {}).get("workloads") or ()
     }
-    rows = {key: _row(key, wish) for key, wish in wishes.items()}
+    rows = {key: _row(key, asks) for key, asks in annotated.items()}
     totals: dict[str, int] = {}
     for pod in pods:
         key = workload_of(pod, pod["metadata"]["namespace"])
@@ -137,8 +138,8 @@ def workload_rows(
     return [rows[key] for key in sorted(rows)]
 
 
-def _row(key: str, wish: str) -> dict[str, Any]:
-    return {"workload": key, "asks": wish or None, "policy": None, "injected": 0, "c": None, "skipped": None}
+def _row(key: str, asks: str) -> dict[str, Any]:
+    return {"workload": key, "asks": asks or None, "policy": None, "injected": 0, "c": None, "skipped": None}
 
 
 def _operator(operator: Operator) -> str:

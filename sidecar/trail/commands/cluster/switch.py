@@ -12,25 +12,25 @@ from trail_operator.reconcile.decide import template_of
 _NOT_WAITED = "not waited for: `trail status` shows what becomes of it"
 
 
-async def enable(session: Session, workload: Workload, wish: str, timeout_s: float | None) -> int:
-    """Annotates `workload` with `wish`, and waits until its pods run with TRAIL; not at all for None.
+async def enable(session: Session, workload: Workload, annotation: str, timeout_s: float | None) -> int:
+    """Annotates `workload` with `annotation`, and waits until its pods run with TRAIL; not at all for None.
 
     1 where nothing would be injected. A withdrawal leaves the annotation as it is: the operator forgets the
     one of a workload that does not ask, and would not if it did.
     """
     present = await fetch(session, workload.path(session.namespace), str(workload))
-    # Looked at first: a wish that leads to nothing is still told before it is written.
+    # Looked at first: an annotation that leads to nothing is still told before it is written.
     template = (present.get("spec") or {}).get("template") or {}
-    wishes = foreign(wish, annotations(template).get(names.INJECT))
-    sight = await look(session, await find_operator(session), wishes, strict=False)
-    outlook = of_workload(sight, _with(present, wish), workload.kind)
-    already = annotations(present).get(names.INJECT) == wish
+    namespaces = foreign(annotation, annotations(template).get(names.INJECT))
+    sight = await look(session, await find_operator(session), namespaces, strict=False)
+    outlook = of_workload(sight, _with(present, annotation), workload.kind)
+    already = annotations(present).get(names.INJECT) == annotation
     done = "annotated already" if already else "annotated"
     if (item := outlook.withdrawal) is not None:
         how = done if already else "not annotated"
         print(f"{workload}: {how}; nothing would be injected (Withdrawn): {item.why}\n{item.advice}")
         return EXIT_FAILED
-    await _annotate(session, workload, wish)
+    await _annotate(session, workload, annotation)
     if outlook.refusal is not None and not sight.unsure(outlook):
         print(f"{workload}: {done}, but nothing is injected ({outlook.refusal.reason}):"
               f" {outlook.refusal.message}")  # fmt: skip
@@ -41,7 +41,7 @@ async def enable(session: Session, workload: Workload, wish: str, timeout_s: flo
             by = f"TrailPolicy {outlook.outcome.key} applies"
         print(f"{workload}: {done}; {by}; {_NOT_WAITED}")
         return 0
-    goal = Goal(workload, session.namespace, on=True, wish=wish, done=done, already=already)
+    goal = Goal(workload, session.namespace, on=True, annotation=annotation, done=done, already=already)
     return await wait(session, goal, timeout_s)
 
 
@@ -52,16 +52,16 @@ async def disable(session: Session, workload: Workload, timeout_s: float | None)
     """
     present = await fetch(session, workload.path(session.namespace), str(workload))
     template = (present.get("spec") or {}).get("template") or {}
-    wishes = foreign(annotations(template).get(names.INJECT))
-    sight = await look(session, await find_operator(session), wishes, strict=False)
+    namespaces = foreign(annotations(template).get(names.INJECT))
+    sight = await look(session, await find_operator(session), namespaces, strict=False)
     outlook = of_workload(sight, present, workload.kind)
     unasked = outlook.otherwise if isinstance(outlook.otherwise, TrailPolicy) else None
     hidden = unasked is None and sight.unsure_otherwise(outlook)
-    wish = "disabled" if unasked is not None or hidden else None
-    already = annotations(present).get(names.INJECT) == wish
-    await _annotate(session, workload, wish)
+    annotation = "disabled" if unasked is not None or hidden else None
+    already = annotations(present).get(names.INJECT) == annotation
+    await _annotate(session, workload, annotation)
     done, left = "the annotation is removed", "the annotation stays removed"
-    if wish is not None:
+    if annotation is not None:
         done, left = "annotated as disabled", "the annotation stays"
         why = (
             f"TrailPolicy {unasked.key} takes its pods unasked"
@@ -76,15 +76,15 @@ async def disable(session: Session, workload: Workload, timeout_s: float | None)
     if timeout_s is None:
         print(f"{workload}: {done}; {_NOT_WAITED}")
         return 0
-    goal = Goal(workload, session.namespace, False, wish, done, left, already)
+    goal = Goal(workload, session.namespace, False, annotation, done, left, already)
     return await wait(session, goal, timeout_s)
 
 
-def _with(obj: Object, wish: str) -> Object:
-    notes = {**annotations(obj), names.INJECT: wish}
+def _with(obj: Object, annotation: str) -> Object:
+    notes = {**annotations(obj), names.INJECT: annotation}
     return {**obj, "metadata": {**obj["metadata"], "annotations": notes}}
 
 
-async def _annotate(session: Session, workload: Workload, wish: str | None) -> None:
+async def _annotate(session: Session, workload: Workload, annotation: str | None) -> None:
     where = workload.path(session.namespace)
-    await session.kube.patch(where, {"metadata": {"annotations": {names.INJECT: wish}}})
+    await session.kube.patch(where, {"metadata": {"annotations": {names.INJECT: annotation}}})

@@ -139,8 +139,8 @@ class Reader:
         if self._operator is None or (self._operator.visible and not self.stamped):
             self._operator = await find_operator(session)
         template = (obj.get("spec") or {}).get("template") or {}
-        wishes = foreign(goal.wish, annotations(template).get(names.INJECT))
-        sight = await look(session, self._operator, wishes, strict=False)
+        namespaces = foreign(goal.annotation, annotations(template).get(names.INJECT))
+        sight = await look(session, self._operator, namespaces, strict=False)
         self.seen = Seen(obj, await self._pods(obj), sight)
         return self.seen
 

@@ -1,5 +1,6 @@
 """The writing end of the frame ring, attached by name and attached again when the sidecar restarts."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from trail.engine.log import logger
 from trail.engine.start.config import ATTACH_INTERVAL_NS
 from trail.wire.errors import WireError
 from trail.wire.frames import FrameWriter
+from trail.wire.log_lines import OnChange
 
 
 class Sink:
@@ -31,7 +33,7 @@ class Sink:
         self._heartbeat_ns = heartbeat_ns
         self._writer: FrameWriter | None = None
         self._next_attach_ns = 0
-        self._said = ""
+        self._say = OnChange(logger, logging.INFO)
 
     @property
     def active(self) -> bool:
@@ -52,7 +54,8 @@ class Sink:
                 self.interval_ns = self._writer.reader_interval_ns()
                 return True
             self.close()
-            self._say(f"the sidecar is silent for more than {self._heartbeat_ns / 1e6:g} ms; export pauses")
+            limit_ms = self._heartbeat_ns / 1e6
+            self._say(f"TRAIL: the sidecar is silent for more than {limit_ms:g} ms; export pauses")
         if now_ns >= self._next_attach_ns:
             self._next_attach_ns = now_ns + ATTACH_INTERVAL_NS
             self._attach()
@@ -75,21 +78,16 @@ class Sink:
                 self.path, hidden_size=self._hidden_size, dtype=self._dtype, layers=self._layers
             )
         except FileNotFoundError:
-            self._say(f"no sidecar yet: {self.path} does not exist; export waits for it")
+            self._say(f"TRAIL: no sidecar yet: {self.path} does not exist; export waits for it")
             return
         except (WireError, OSError) as error:
-            self._say(f"export waits for another sidecar: {error}")
+            self._say(f"TRAIL: export waits for another sidecar: {error}")
             return
         if not writer.reader_alive(self._heartbeat_ns):
             # A file left behind by a sidecar that died.
             writer.close()
-            self._say(f"{self.path} belongs to a silent sidecar; export waits for one that answers")
+            self._say(f"TRAIL: {self.path} belongs to a silent sidecar; export waits for one that answers")
             return
         self._writer = writer
         layers = ", ".join(map(str, self._layers))
-        self._say(f"exporting hidden_states[{layers}] to {self.path}")
-
-    def _say(self, line: str) -> None:
-        if line != self._said:
-            self._said = line
-            logger.info("TRAIL: %s", line)
+        self._say(f"TRAIL: exporting hidden_states[{layers}] to {self.path}")

@@ -10,6 +10,7 @@ from trail.engine.log import logger
 from trail.engine.start.config import ATTACH_INTERVAL_NS
 from trail.wire.board import BoardReader, BoardSnapshot
 from trail.wire.errors import WireError
+from trail.wire.log_lines import OnChange
 
 
 class BoardWatch:
@@ -25,7 +26,7 @@ class BoardWatch:
         self._reader: BoardReader | None = None
         self._next_attach_ns = 0
         self._live = False
-        self._said = ""
+        self._say = OnChange(logger)
 
     @property
     def capacity(self) -> int:
@@ -85,8 +86,3 @@ class BoardWatch:
             return
         self.close()
         self._reader = reader
-
-    def _say(self, line: str, level: int = logging.WARNING) -> None:
-        if line != self._said:
-            self._said = line
-            logger.log(level, line)

@@ -16,6 +16,7 @@ from trail.engine.report.stream import LOAD_INTERVAL_S, LifecycleStream
 from trail.engine.report.summaries import Passages
 from trail.engine.start.config import EngineConfig, engine_index
 from trail.wire import names
+from trail.wire.log_lines import RateLimited
 
 FAILURES_IN_A_ROW = 3
 """Steps that may fail in a row before TRAIL is off for good."""
@@ -57,7 +58,7 @@ class SchedulerSide:
         self._preemptions = 0
         self._next_load_ns = 0
         self._own_ns = 0
-        self._said_deadline = False
+        self._limited = RateLimited(math.inf)
         if not self._queues.stock_order:
             logger.warning(
                 "TRAIL: vLLM's scheduling policy is %r; TRAIL leaves its order alone (use fcfs for TRAIL's)",
@@ -191,8 +192,7 @@ class SchedulerSide:
             return math.inf
         allowed_s = _positive(stated)
         if allowed_s is None:
-            if not self._said_deadline:
-                self._said_deadline = True
+            if self._limited.admit(names.XARG_DEADLINE) is not None:
                 logger.warning(
                     "TRAIL: request %s states %s=%r and is served without a deadline; give a positive number "
                     "of seconds (said once)",

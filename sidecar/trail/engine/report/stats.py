@@ -1,12 +1,14 @@
 """Timing histograms that outlive a killed process: written to the shared directory at intervals."""
 
+import contextlib
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 import numpy as np
+
+from trail.wire.files import write_text
 
 BUCKETS = 400
 FIRST_EDGE_US = 0.1
@@ -81,12 +83,8 @@ class StatsFile:
         document: dict[str, object] = {name: timing.summary() for name, timing in self._timings.items()}
         document["counters"] = dict(self._counters)
         document["written_ns"] = time.monotonic_ns()
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(document, indent=1))
-            temporary.replace(self.path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            write_text(self.path, json.dumps(document, indent=1))
 
 
 def export_stats_path(directory: Path, engine: int) -> Path:

@@ -14,13 +14,15 @@ from typing import Any
 
 from trail.engine.log import logger
 from trail.engine.report.events import EngineFacts, Event, Load, Started, message
+from trail.wire.backoff import Backoff
+from trail.wire.log_lines import OnChange
 
 LOAD_INTERVAL_S = 0.1
 MESSAGE_INTERVAL_S = 0.05
 """Pause after a message, so that events share one: gRPC hands each message through several threads, which
 compete with the scheduler's for the interpreter. A request may wait this long for its first prediction."""
-BACKOFF_S = (0.2, 1.0)
-"""First and longest pause before the sidecar is looked for again."""
+RETRIES = Backoff(first_s=0.2, longest_s=1.0, factor=1.5)
+"""Pauses before the sidecar is looked for again."""
 QUEUE_LIMIT = 16_384
 MESSAGE_EVENTS = 256
 """Events in one message at most, so that a resend of long prompts stays well below gRPC's size limit."""
@@ -50,7 +52,7 @@ class LifecycleStream:
         self._call: Any = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trail-lifecycle", daemon=True)
-        self._said = ""
+        self._say = OnChange(logger)
 
     def start(self) -> None:
         """Start the thread."""
@@ -106,14 +108,14 @@ class LifecycleStream:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the libraries, the engine must go on
             logger.warning("TRAIL: no lifecycle stream, grpcio or protobuf cannot be used: %s", error)
             return
-        pause_s = BACKOFF_S[0]
+        pause_s = RETRIES.first_s
         while not self._stop.is_set():
             try:
                 began = self._socket.exists() and self._stream(grpc, trail_pb2_grpc)
             except Exception as error:  # noqa: BLE001 - a broken stream must never end the thread
                 began = False
                 self._say(f"TRAIL: lifecycle stream to {self._socket}: {error}")
-            pause_s = BACKOFF_S[0] if began else min(pause_s * 1.5, BACKOFF_S[1])
+            pause_s = RETRIES.first_s if began else RETRIES.after(pause_s)
             self._call_idle()
             self._stop.wait(pause_s)
 
@@ -168,11 +170,6 @@ class LifecycleStream:
     def _call_idle(self) -> None:
         if self._idle is not None:
             self._idle()
-
-    def _say(self, line: str) -> None:
-        if line != self._said:
-            self._said = line
-            logger.warning(line)
 
 
 def _batch(queue: "SimpleQueue[Item]") -> tuple[list[Event], bool]:

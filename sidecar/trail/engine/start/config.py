@@ -6,9 +6,6 @@ from pathlib import Path
 
 from trail.wire import names
 
-ENV_STATS = "TRAIL_STATS"
-"""`1` makes worker and scheduler write their timing histograms into the shared directory."""
-
 MAX_LAYER = 2**16 - 1
 ATTACH_INTERVAL_NS = 250_000_000
 """How often a missing or silent sidecar is looked for."""
@@ -51,7 +48,7 @@ class EngineConfig:
                 layers=_layers(environ.get(names.ENV_LAYERS, "")),
                 export_every=_export_every(environ.get(names.ENV_EXPORT_EVERY, "")),
                 heartbeat_ns=_heartbeat_ns(environ.get(names.ENV_HEARTBEAT_MS, "")),
-                stats=environ.get(ENV_STATS, "").strip() == "1",
+                stats=environ.get(names.ENV_STATS, "").strip() == "1",
                 otlp_endpoint=environ.get(names.ENV_OTLP_ENDPOINT, "").strip(),
                 trace_ratio=environ.get(names.ENV_TRACE_RATIO, "").strip(),
             )

@@ -14,12 +14,12 @@ from trail.policy.spec import PolicySpec
 from trail.sidecar.api.messages import policy_message
 from trail.sidecar.api.observe import ObserveService
 from trail.sidecar.api.ranking import Candidate, InvalidCandidate, rank_candidates
-from trail.sidecar.config import ENV_ENGINES
 from trail.sidecar.loop.loop import Delivery, Inbox
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.requests.events import Load, StreamEnded, from_message
 from trail.wire.frames import LAYOUT_VERSION
+from trail.wire.names import ENV_ENGINES
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 # After a reconnect an engine may report thousands of open prompts in one message.

@@ -28,6 +28,7 @@ from trail.sidecar.requests.stats import DelayMeter, RunStats
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean, Source
 from trail.wire.board import BoardHeader, BoardWriter
 from trail.wire.frames import Frame, FrameCounters, FrameReader
+from trail.wire.names import ENV_LAYERS
 
 log = get_logger()
 
@@ -275,7 +276,7 @@ class EngineLane:
             exported = ", ".join(map(str, hello.layers))
             return (
                 f"vLLM exports layer {exported}, the predictor reads layer {expected.layer};"
-                f" set TRAIL_LAYERS={expected.layer} for vLLM; until then requests keep vLLM's own order"
+                f" set {ENV_LAYERS}={expected.layer} for vLLM; until then requests keep vLLM's own order"
             )
         return None
 

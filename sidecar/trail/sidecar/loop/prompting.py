@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trail.sidecar.logs import RateLimited, get_logger
+from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.pipeline import Telemetry
+from trail.wire.log_lines import RateLimited
 
 BATCH = 64
 WAITING_PROMPTS = 10_000

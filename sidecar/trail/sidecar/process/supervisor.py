@@ -18,27 +18,15 @@ from trail.sidecar.process.cores import idle_seconds
 from trail.sidecar.process.fetch import FetchError, fetch_archive
 from trail.sidecar.process.startup_share import CONTENDED_BELOW, Start, StartupShare
 from trail.sidecar.process.stop_signals import StopSignals
+from trail.wire.backoff import Backoff
 from trail.wire.names import BOARDS, ENV_DIR, ENV_READY_FD
 
-FIRST_S, LONGEST_S, HEALTHY_S = 1.0, 60.0, 120.0
+RESTARTS = Backoff(first_s=1.0, longest_s=60.0, healthy_s=120.0)
+"""Pauses between starts, and between tries to fetch a predictor."""
 GRACE_S = 5.0
 _POLL_S = 0.2
 
 log = logging.getLogger("trail.supervisor")
-
-
-class Backoff:
-    """Pauses between starts: 1 s, doubling up to a minute; a life of two minutes begins anew."""
-
-    def __init__(self) -> None:
-        self._next_s = FIRST_S
-
-    def pause_s(self, lived_s: float) -> float:
-        """Seconds to wait, given how long what ended had lived."""
-        if lived_s >= HEALTHY_S:
-            self._next_s = FIRST_S
-        pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_S)
-        return pause_s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +54,7 @@ def keep_running(command: Sequence[str], stop: StopSignals) -> None:
 
     Beside a vLLM that may serve already, which is any start but a pod's first, it starts in turns with it.
     """
-    backoff = Backoff()
+    pause_s = 0.0
     contended = _been_here()
     beside_vllm = contended
     while not stop.is_set():
@@ -74,7 +62,7 @@ def keep_running(command: Sequence[str], stop: StopSignals) -> None:
         said = _live(command, stop, beside_vllm=beside_vllm, contended=contended)
         if stop.is_set():
             break
-        pause_s = backoff.pause_s(time.monotonic() - began_s)
+        pause_s = RESTARTS.after(pause_s, time.monotonic() - began_s)
         log.warning("%s; again in %.0f s", said, pause_s)
         idle_s, rested_s = idle_seconds(), time.monotonic()
         _rest(pause_s, stop)
@@ -113,12 +101,12 @@ def _been_here() -> bool:
 
 def _fetch(url: str, sha256: str, into: Path, stop: StopSignals) -> bool:
     """Fetches the predictor, as often as it takes; false where the stop came first."""
-    backoff = Backoff()
+    pause_s = 0.0
     while not stop.is_set():
         try:
             fetch_archive(url, sha256, into)
         except FetchError as error:
-            pause_s = backoff.pause_s(0.0)
+            pause_s = RESTARTS.after(pause_s)
             log.warning("%s; vLLM serves first come, first served; again in %.0f s", error, pause_s)
             _rest(pause_s, stop)
         else:

@@ -18,8 +18,10 @@ from prometheus_client.registry import Collector
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from trail.sidecar.logs import RateLimited, get_logger
+from trail.sidecar.logs import get_logger
 from trail.sidecar.redis.config import RedisConfig
+from trail.wire.backoff import Backoff
+from trail.wire.log_lines import RateLimited
 from trail.wire.redis_schema import (
     EXPIRY_INTERVALS,
     HISTORY_LENGTH,
@@ -32,8 +34,8 @@ from trail.wire.redis_schema import (
     encode_report,
 )
 
-BACKOFF_S = (0.5, 30.0)
-"""First and longest pause before Redis is tried again; half of each pause is drawn at random."""
+RETRIES = Backoff(first_s=0.5, longest_s=30.0)
+"""Pauses before Redis is tried again; half of each is drawn at random."""
 TICK_S = 0.2
 """Pause between two samples, and the longest that `stop` waits for."""
 TIMEOUT_S = 2.0
@@ -107,7 +109,7 @@ class RedisLink:
             log.info("c is %g: %s", record.c, record.reason)
 
     def _run(self) -> None:
-        pause_s = BACKOFF_S[0]
+        pause_s = RETRIES.first_s
         while not self._stop.is_set():
             before = self.counters.reports
             try:
@@ -116,7 +118,7 @@ class RedisLink:
                 self.counters.failures += 1
                 self._say("session", f"Redis at {self.config.place}: {error}; c stays, trying again")
             self.counters.connected = False
-            pause_s = BACKOFF_S[0] if self.counters.reports > before else min(pause_s * 2, BACKOFF_S[1])
+            pause_s = RETRIES.first_s if self.counters.reports > before else RETRIES.after(pause_s)
             self._rest(pause_s * self._random.uniform(0.5, 1.0))
 
     def _rest(self, pause_s: float) -> None:

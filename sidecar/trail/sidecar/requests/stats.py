@@ -1,8 +1,6 @@
 """What a run of the sidecar measured, kept for benchmarks: delays, and predictions against what came."""
 
-import json
 import math
-import os
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -13,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.sidecar.requests.tracker import Outcome
+from trail.wire.files import write_json
 
 SAMPLES = 1 << 18
 """Samples a reservoir keeps; the newest displace the oldest."""
@@ -125,12 +124,7 @@ class RunStats:
 
     def write(self, path: Path) -> None:
         """Writes the file whole or not at all. Raises OSError."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(self.to_json(), allow_nan=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(path, self.to_json())
 
 
 _PLAIN = tuple(f.name for f in fields(Outcome) if f.name != "predicted")

@@ -7,7 +7,8 @@ from prometheus_client import Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trail.sidecar.logs import RateLimited, get_logger
+from trail.sidecar.logs import get_logger
+from trail.wire.log_lines import RateLimited
 
 log = get_logger()
 

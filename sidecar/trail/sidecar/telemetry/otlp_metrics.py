@@ -21,10 +21,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry, Counter
 
 import trail
-from trail.sidecar.logs import RateLimited, get_logger
+from trail.sidecar.logs import get_logger
 from trail.sidecar.telemetry.otlp_families import metrics_of
 from trail.sidecar.telemetry.otlp_resource import resource_of
 from trail.sidecar.telemetry.otlp_settings import OtlpSettings
+from trail.wire.log_lines import RateLimited
 
 log = get_logger()
 

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trail.wire.names import ENV_POD, ENV_POD_NAMESPACE
+
 DEFAULT_INTERVAL_S = 60.0
 _PLACES = {
-    "TRAIL_POD_NAME": ("service.instance.id", "k8s.pod.name"),
-    "TRAIL_POD_NAMESPACE": ("service.namespace", "k8s.namespace.name"),
+    ENV_POD: ("service.instance.id", "k8s.pod.name"),
+    ENV_POD_NAMESPACE: ("service.namespace", "k8s.namespace.name"),
 }
 
 

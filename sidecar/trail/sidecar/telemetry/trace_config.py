@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trail.sidecar.telemetry.otlp_settings import place_of
-from trail.wire.names import ENV_OTLP_ENDPOINT, ENV_TRACE_RATIO
-
-ENV_KEEP_PREEMPTED = "TRAIL_TRACE_KEEP_PREEMPTED"
-"""`1` traces every preempted request, whatever the sampling."""
-ENV_KEEP_WAITED = "TRAIL_TRACE_KEEP_WAITED_S"
-"""Traces every request that waited so many seconds in the queue, whatever the sampling."""
+from trail.wire.names import (
+    ENV_OTLP_ENDPOINT,
+    ENV_TRACE_KEEP_PREEMPTED,
+    ENV_TRACE_KEEP_WAITED,
+    ENV_TRACE_RATIO,
+)
 
 _OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OTEL_SAMPLER, _OTEL_RATIO = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
@@ -57,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--trace-ratio", type=float, metavar="R",
         default=environ.get(ENV_TRACE_RATIO) or _standard_ratio(environ),
         help="share of requests to trace where no traceparent says it (%(default)s)")  # fmt: skip
-    add("--trace-keep-preempted", action="store_true", default=environ.get(ENV_KEEP_PREEMPTED) == "1",
+    add("--trace-keep-preempted", action="store_true",
+        default=environ.get(ENV_TRACE_KEEP_PREEMPTED) == "1",
         help="trace preempted requests whatever the sampling")  # fmt: skip
-    add("--trace-keep-waited-s", type=float, metavar="S", default=environ.get(ENV_KEEP_WAITED) or "inf",
+    add("--trace-keep-waited-s", type=float, metavar="S",
+        default=environ.get(ENV_TRACE_KEEP_WAITED) or "inf",
         help="trace requests that waited this long whatever the sampling (%(default)s)")  # fmt: skip
     parser.set_defaults(trace_place=place_of(environ))
 

@@ -3,7 +3,7 @@
 from collections import deque
 
 
-class _Kept:
+class _Cached:
     """Blocks of one preempted request in the queue, the last of its context first, after a gap of others."""
 
     __slots__ = ("blocks", "gap", "owner")
@@ -25,8 +25,8 @@ class FreeBlocks:
         self.free = blocks
         """Free blocks, with whatever they still hold."""
         self._keep = keep
-        self._queue: deque[_Kept] = deque()
-        self._by_owner: dict[int, _Kept] = {}
+        self._queue: deque[_Cached] = deque()
+        self._by_owner: dict[int, _Cached] = {}
         self._last = blocks
         """Blocks of no one after the last of the queue."""
 
@@ -50,7 +50,7 @@ class FreeBlocks:
         self._last -= blocks
 
     def release(self, full: int, partial: int, owner: int = -1) -> None:
-        """Free `full` blocks and `partial` ones; the former are kept for a preempted `owner` (-1: nobody)."""
+        """Free `full` blocks and `partial` ones; the former stay for a preempted `owner` (-1: nobody)."""
         self.free += full + partial
         queue = self._queue
         if not self._keep:
@@ -62,12 +62,12 @@ class FreeBlocks:
         if owner < 0 or not full:
             self._last += full
             return
-        kept = _Kept(self._last, owner, full)
+        cached = _Cached(self._last, owner, full)
         self._last = 0
-        queue.append(kept)
-        self._by_owner[owner] = kept
+        queue.append(cached)
+        self._by_owner[owner] = cached
 
-    def kept(self, owner: int) -> int:
+    def cached(self, owner: int) -> int:
         """How many blocks, from the beginning of its context, are still there for `owner`."""
         found = self._by_owner.get(owner)
         return found.blocks if found is not None else 0

@@ -87,7 +87,7 @@ class Engine:
         return self.prompt[request] + self.age[request]
 
     def need_blocks(self, request: int) -> int:
-        """Blocks that a waiting request needs to start, if nothing of it is kept."""
+        """Blocks that a waiting request needs to start, if nothing of it is cached."""
         return self._blocks_of(self.known_tokens(request))
 
     def held_blocks(self, request: int) -> int:
@@ -203,8 +203,8 @@ class Engine:
             request = order.first()
             if request == NOBODY:
                 return
-            known, kept = self.known_tokens(request), blocks.kept(request)
-            begin = kept * config.block_tokens
+            known, cached = self.known_tokens(request), blocks.cached(request)
+            begin = cached * config.block_tokens
             end = min(known, begin + left)
             if end < known and not config.chunked_prefill:
                 return
@@ -213,7 +213,7 @@ class Engine:
                 return
             order.pop()
             blocks.take_back(request)
-            blocks.take(self._blocks_of(end) - kept)
+            blocks.take(self._blocks_of(end) - cached)
             self.running.append(request)
             self.prefilling[request] = begin
             self.base[request] = self.clock - self.age[request]

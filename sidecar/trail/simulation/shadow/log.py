@@ -8,6 +8,7 @@ from typing import Any
 
 from trail.sidecar.history.decision_log import FORMAT
 from trail.sidecar.history.rotating import parts
+from trail.wire.names import ENV_DECISION_LOG
 
 SHADOW = "-shadow"
 """Ends the text of a policy that only watched."""
@@ -62,7 +63,7 @@ def read_log(path: Path) -> DecisionRecord:
     found = parts(path)
     if not found:
         raise LogError(
-            f"no decision log at {path}: start the sidecar with --decision-log {path} (or TRAIL_DECISION_LOG)"
+            f"no decision log at {path}: start the sidecar with --decision-log {path} (or {ENV_DECISION_LOG})"
         )
     engines: dict[int, EngineLog] = {}
     damaged = 0

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trail.serving.setup import serving_environment
+from trail.wire.files import replacing
 
 MAX_NUM_SEQS = 256
 
@@ -50,12 +51,12 @@ def draw(
     log: Path,
     dtype: str = "float32",
     keep_tokens: bool = False,
-    kept: Path | None = None,
+    cached: Path | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Drawn:
     """`n` answers at temperature 1 to each of `prompts`; `progress` hears how many prompts are done.
 
-    Answers to the very same question that lie at `kept` are taken from there, others are put there. Raises
+    Answers to the very same question that lie at `cached` are taken from there, others are put there. Raises
     DrawError where vLLM fails; its log stays at `log`.
     """
     spec = {
@@ -72,7 +73,7 @@ def draw(
     }
     text = json.dumps(spec)
     asked = hashlib.sha256(text.encode()).hexdigest()
-    if kept is not None and (found := _read(kept, asked)) is not None:
+    if cached is not None and (found := _read(cached, asked)) is not None:
         progress(len(prompts))
         return found
     env = serving_environment(os.environ, local_model=True, cpus=os.cpu_count())
@@ -96,8 +97,8 @@ def draw(
             raise DrawError(f"vLLM ended with {child.returncode} and drew nothing; see {log}\n{tail}")
         with np.load(out) as arrays:
             drawn = Drawn(arrays["lengths"], arrays["ended"], arrays["tokens"])
-    if kept is not None:
-        _write(kept, drawn, asked)
+    if cached is not None:
+        _write(cached, drawn, asked)
     return drawn
 
 
@@ -113,6 +114,5 @@ def _read(path: Path, asked: str) -> Drawn | None:
 
 
 def _write(path: Path, drawn: Drawn, asked: str) -> None:
-    beside = path.with_name(path.name + ".part.npz")
-    np.savez(beside, lengths=drawn.lengths, ended=drawn.ended, tokens=drawn.tokens, asked=np.array(asked))
-    beside.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, lengths=drawn.lengths, ended=drawn.ended, tokens=drawn.tokens, asked=np.array(asked))

@@ -172,7 +172,7 @@ def draw_floor(
             max_tokens=[left(p, 0) for p in prompts],
             seed=seed,
             keep_tokens=True,
-            kept=out / "floor-answers.npz",
+            cached=out / "floor-answers.npz",
             progress=_by_difference(advance),
             **options,
         )
@@ -186,7 +186,7 @@ def draw_floor(
             n=continuations,
             max_tokens=[left(step.tokens, step.age) for step in chosen],
             seed=seed + 1_000_000,
-            kept=out / "floor-continuations.npz",
+            cached=out / "floor-continuations.npz",
             progress=_by_difference(advance),
             **options,
         )

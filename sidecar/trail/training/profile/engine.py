@@ -15,8 +15,6 @@ from types import TracebackType
 from typing import Any
 
 from trail.serving.launch import (
-    PLUGIN_NAME,
-    VLLM_PLUGINS,
     Child,
     make_shared_directory,
     remove_shared_directory,
@@ -153,8 +151,8 @@ class Engine:
         env[names.ENV_HEARTBEAT_MS] = str(_HEARTBEAT_MS)
         env["VLLM_DISABLE_REQUEST_ID_RANDOMIZATION"] = "1"  # the ring names requests by their ids
         env["VLLM_NO_USAGE_STATS"] = "1"
-        if VLLM_PLUGINS in env:  # an allow-list is extended, not replaced
-            env[VLLM_PLUGINS] = ",".join({*env[VLLM_PLUGINS].split(","), PLUGIN_NAME} - {""})
+        if names.ENV_VLLM_PLUGINS in env:  # an allow-list is extended, not replaced
+            env[names.ENV_VLLM_PLUGINS] = names.with_plugin(env[names.ENV_VLLM_PLUGINS])
         return env
 
     def _accepted(self, listener: socket.socket) -> socket.socket:

@@ -1,6 +1,5 @@
 """A recording while it is made: begun or gone on with, shard by shard."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -17,6 +16,7 @@ from trail.training.recording.prompts import TokenPrompt, prompt_lines
 from trail.training.recording.settings import RecordingSettings, ShardPlan, differences, read_settings
 from trail.training.recording.shard import planned_requests, write_shard
 from trail.training.recording.spool import Spool
+from trail.wire.files import replacing
 
 LOG_FILE = "vllm.log"
 """vLLM's log of the run; no part of the recording."""
@@ -128,8 +128,8 @@ def _locked(path: Path) -> int:
 
 
 def _refuse_others(path: Path) -> None:
-    own = {PROMPTS_FILE, LOG_FILE, *(_temporary(path / n).name for n in (PROMPTS_FILE, RECORDING_FILE))}
-    others = sorted(p.name for p in path.iterdir() if p.name not in own)
+    own = {path / PROMPTS_FILE, path / LOG_FILE, *_half_made(path)}
+    others = sorted(p.name for p in path.iterdir() if p not in own)
     if others:
         raise RecordingError(
             f"{path} holds something else than a recording ({others[0]}); name another --out"
@@ -137,25 +137,21 @@ def _refuse_others(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """What a killed run was in the middle of: spools, and shards not yet in place."""
+    """What a killed run was in the middle of: spools, shards and files not yet in place."""
     for pattern in (".spool-shard-*", ".shard-*"):
         for leftover in path.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
+    for half in _half_made(path):
+        half.unlink(missing_ok=True)
+
+
+def _half_made(path: Path) -> list[Path]:
+    """Files of `replacing` that a killed run left."""
+    return [half for name in (PROMPTS_FILE, RECORDING_FILE) for half in path.glob(f".{name}.*.tmp")]
 
 
 def _write(file: Path, content: bytes) -> None:
-    temporary = _temporary(file)
-    try:
-        with temporary.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.rename(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_name(f".{file.name}.tmp")
+    with replacing(file) as temporary, temporary.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
