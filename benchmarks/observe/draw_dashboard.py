@@ -1,12 +1,12 @@
 """Draws charts/trail/dashboards/trail.json without Grafana: `python -m benchmarks.observe.draw_dashboard`.
 
-Every panel's queries are evaluated on scrapes of a real sidecar's registry, which an invented engine fills:
-eight slots, answers of 4 to 60 tokens, a peak in the middle. The picture shows what the panels ask for and
-how they lie, and nothing of how any engine does. Written to docs/dashboard.png.
+A real Prometheus answers every panel's queries, from samples of a real sidecar's registry, which an invented
+engine fills: eight slots, answers of 4 to 60 tokens, a peak in the middle. The picture shows what the panels
+ask for and how they lie, and nothing of how any engine does. Written to docs/dashboard.png.
 """
 
 import json
-import math
+import re
 import sys
 import tempfile
 import textwrap
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / name) for name in ("sidecar/telemetry", "sidecar", "charts")]
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("sidecar/telemetry", "sidecar")]
 
 import matplotlib as mpl  # noqa: E402
 
@@ -22,10 +22,9 @@ mpl.use("agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-from metrics_kit import Served, scrape, sidecar_registry  # noqa: E402
-from prometheus_client import CollectorRegistry  # noqa: E402
-from promql import Samples, Scrapes, evaluate, parse  # noqa: E402
+from metrics_kit import Served, sidecar_registry  # noqa: E402
 
+from benchmarks.observe.prometheus import Prometheus, backfill, fill_in, samples  # noqa: E402
 from trail.policy.spec import PolicySpec  # noqa: E402
 from trail.wire.changes import Cause, Change  # noqa: E402
 from trail_operator.metrics import Metrics as OperatorMetrics  # noqa: E402
@@ -37,6 +36,8 @@ TOKENS_A_TICK = 4
 TICKS = 60
 EVERY = 3
 """Ticks of a second between two scrapes."""
+START_S = 1_000_000
+"""When the story begins; no clock of this machine."""
 INK, FAINT, PAPER = "#1f2933", "#7b8794", "#ffffff"
 
 
@@ -119,51 +120,41 @@ class Story:
         operator.admissions.labels("injected", "").inc(now_s < 2)
         operator.admission_seconds.observe(0.002)
 
-    def registries(self) -> tuple[CollectorRegistry, CollectorRegistry]:
-        """The sidecar's and the operator's."""
-        return sidecar_registry(self.served), self.operator.registry
 
-
-def play() -> list[Samples]:
-    """Scrapes of the story, one every few ticks."""
-    with tempfile.TemporaryDirectory() as directory:
-        story = Story(Path(directory))
-        registries = story.registries()
-        scrapes = [scrape(*registries)]
-        for tick in range(1, TICKS + 1):
+def play(directory: Path) -> list[str]:
+    """Samples of the story, every few ticks, as lines for a Prometheus."""
+    story = Story(directory)
+    sidecar, operator = sidecar_registry(story.served), story.operator.registry
+    lines: list[str] = []
+    for tick in range(TICKS + 1):
+        if tick:
             story.tick(float(tick))
-            if tick % EVERY == 0:
-                scrapes.append(scrape(*registries))
-        story.served.close()
-    return scrapes
+        if tick % EVERY == 0:
+            lines += samples(sidecar, START_S + tick, namespace="shop", pod="llama-0")
+            lines += samples(operator, START_S + tick, namespace="trail-system", pod="trail-operator-0")
+    story.served.close()
+    return lines
 
 
-def lines(target: dict[str, Any], scrapes: list[Samples]) -> dict[str, list[float]]:
-    """Values of a panel's query over time, by legend."""
-    expression, everything = parse(target["expr"]), {"namespace": ".*", "pod": ".*"}
-    found: dict[str, list[float]] = {}
-    for i in range(1, len(scrapes)):
-        back = min(i, 4)
-        answer = evaluate(expression, Scrapes(scrapes[i - back], scrapes[i], EVERY * back, everything))
-        assert isinstance(answer, dict)
-        for labels, value in answer.items():
-            legend = _legend(target["legendFormat"], dict(labels))
-            found.setdefault(legend, [math.nan] * (len(scrapes) - 1))[i - 1] = value
-    return found
+def curves(target: dict[str, Any], prometheus: Prometheus) -> dict[str, dict[float, float]]:
+    """Values of a panel's query by time in seconds, by legend."""
+    query = fill_in(target["expr"], __rate_interval=f"{4 * EVERY}s")
+    answer = prometheus.query_range(query, START_S + EVERY, START_S + TICKS, EVERY)
+    return {
+        _legend(target["legendFormat"], labels): {at - START_S: value for at, value in values.items()}
+        for labels, values in answer
+    }
 
 
 def _legend(text: str, labels: dict[str, str]) -> str:
-    for name, value in labels.items():
-        text = text.replace("{{" + name + "}}", value)
-    return text
+    return re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), text).strip()
 
 
-def draw(scrapes: list[Samples]) -> None:
+def draw(prometheus: Prometheus) -> None:
     """The whole dashboard, on Grafana's grid of 24 columns."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels)
     figure = plt.figure(figsize=(15, height * 0.27), facecolor=PAPER)
-    seconds = [EVERY * i for i in range(1, len(scrapes))]
     for panel in panels:
         at = panel["gridPos"]
         left, bottom = at["x"] / 24, 1 - (at["y"] + at["h"]) / height
@@ -174,9 +165,9 @@ def draw(scrapes: list[Samples]) -> None:
         axes = figure.add_axes(place)
         axes.set_title(panel["title"], loc="left", size=9, color=INK)
         for target in panel["targets"]:
-            for legend, values in lines(target, scrapes).items():
+            for legend, values in curves(target, prometheus).items():
                 label = textwrap.shorten(legend, 26, placeholder="...")
-                axes.plot(seconds, values, linewidth=1.3, label=label)
+                axes.plot(list(values), list(values.values()), linewidth=1.3, label=label)
         _dress(axes, panel)
     figure.savefig(PICTURE, dpi=90)
 
@@ -198,5 +189,17 @@ def _dress(axes: Any, panel: dict[str, Any]) -> None:
                     handlelength=1, columnspacing=1)  # fmt: skip
 
 
+def main() -> None:
+    """Plays, asks, draws."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        backfill(directory, play(directory))
+        prometheus = Prometheus(directory)
+        try:
+            draw(prometheus)
+        finally:
+            prometheus.close()
+
+
 if __name__ == "__main__":
-    draw(play())
+    main()

@@ -71,11 +71,8 @@ async def serve(config: OperatorConfig, *, stop: asyncio.Event | None = None) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, RuntimeError):
             loop.add_signal_handler(number, stop.set)
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         await Operator(config, kube).run(stop)
-    finally:
-        await kube.close()
 
 
 class Operator:
@@ -243,11 +240,8 @@ def _spans(config: OperatorConfig) -> "Spans | None":
 
 async def clean(config: OperatorConfig) -> None:
     """Takes the webhook's configuration and every stamp out of the cluster; pods roll without TRAIL."""
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         await remove_stamps(kube, config.webhook_configuration)
-    finally:
-        await kube.close()
 
 
 async def remove_stamps(kube: Kube, webhook_configuration: str) -> int:

@@ -1,5 +1,6 @@
 """Charts as real Helm renders them, and what Kubernetes says of the result."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import kubernetes_validate
 import yaml
 
 Object = dict[str, Any]
+Ask = Callable[[str], list[tuple[dict[str, str], float]]]
+"""A query, and of each series of its answer labels and value."""
 
 CHARTS = Path(__file__).parents[2] / "charts"
 TRAIL, CRDS = CHARTS / "trail", CHARTS / "trail-crds"

@@ -8,9 +8,9 @@ import grpc
 import kubernetes_validate
 import pytest
 import yaml
+from chart_kit import Ask
 from google.protobuf.json_format import ParseDict
-from metrics_kit import DOCS, page, series_names
-from promql import parse, selectors
+from metrics_kit import DOCS, check_query, page, series_names
 
 from trail.wire.names import DEFAULT_METRICS_PORT
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
@@ -31,14 +31,6 @@ def adapter() -> dict[str, Any]:
     return found
 
 
-def check(query: str) -> None:
-    known = series_names(page())
-    for selector in selectors(parse(query)):
-        family, listed = known[selector.name]
-        for label, _, _ in selector.matchers:
-            assert label in {*listed.labels, "namespace", "pod"}, f"{family} has no label {label}"
-
-
 @pytest.mark.parametrize("kind", ["HorizontalPodAutoscaler", "Deployment"])
 @pytest.mark.parametrize("version", ["1.25", "1.37"])
 def test_kubernetes_takes_its_own_kinds(kind: str, version: str) -> None:
@@ -53,23 +45,27 @@ def test_a_misspelt_field_is_refused() -> None:
         kubernetes_validate.validate(wrong, "1.37", strict=True)
 
 
-def test_keda_asks_for_one_number_of_what_there_is() -> None:
+def test_keda_asks_for_one_number_of_what_there_is(ask: Ask) -> None:
     spec = one("ScaledObject")["spec"]
     (trigger,) = spec["triggers"]
     assert trigger["type"] == "prometheus"
     # KEDA's metadata are strings, all of them.
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
     assert float(trigger["metadata"]["threshold"]) > 0
-    check(trigger["metadata"]["query"])
-    assert trigger["metadata"]["query"].startswith("sum(")
+    assert check_query(trigger["metadata"]["query"])
+    ((labels, tokens),) = ask(trigger["metadata"]["query"])
+    assert labels == {}
+    assert tokens > 0
 
 
-def test_the_adapter_serves_what_the_autoscaler_asks_for() -> None:
+def test_the_adapter_serves_what_the_autoscaler_asks_for(ask: Ask) -> None:
     rule = adapter()
-    check(rule["seriesQuery"])
-    (matched,) = selectors(parse(rule["seriesQuery"]))
-    query = rule["metricsQuery"].replace("<<.Series>>", matched.name).replace("<<.GroupBy>>", "pod")
-    check(query.replace("<<.LabelMatchers>>", 'namespace="shop"'))
+    (name,) = check_query(rule["seriesQuery"])
+    assert ask(rule["seriesQuery"])
+    query = rule["metricsQuery"].replace("<<.Series>>", name).replace("<<.GroupBy>>", "pod")
+    query = query.replace("<<.LabelMatchers>>", 'namespace="shop"')
+    assert check_query(query)
+    assert [labels for labels, _ in ask(query)] == [{"pod": "llama-0"}]
     (metric,) = one("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
 

@@ -1,32 +1,20 @@
-"""Every query of the dashboard and every alert is PromQL over metrics that exist, and answers."""
+"""Every query of the dashboard and every alert asks for metrics that exist, and a real Prometheus answers."""
 
 import json
 import math
 import re
-from collections.abc import Iterator
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-from chart_kit import CASES, one, render
-from metrics_kit import DOCS, Served, page, play, scrape, series_names, sidecar_registry
-from promql import (
-    Call,
-    Expression,
-    Labels,
-    PromQLError,
-    Scrapes,
-    Selector,
-    calls,
-    evaluate,
-    parse,
-    selectors,
-)
+from chart_kit import CASES, Ask, one, render
+from metrics_kit import check_query
+from service_kit import EngineStream, SidecarProcess, until
 
-from trail_operator.metrics import Metrics as OperatorMetrics
-
-TARGET = {"namespace", "pod", "exported_namespace"}
-"""Labels that Prometheus gives: of the place a series comes from, and the operator's own of that name."""
-ALL = {"namespace": ".*", "pod": ".*"}
+from benchmarks.observe.prometheus import ADVICE, INSTALLED, Prometheus, QueryError, fill_in
+from trail.wire.v1 import trail_pb2
 
 
 def dashboard() -> dict[str, Any]:
@@ -46,66 +34,76 @@ QUERIES = [(f"{title} {target['refId']}", target["expr"]) for title, target in T
     (name, rule["expr"]) for name, rule in RULES.items()
 ]
 
-
-def check(query: str) -> Expression:
-    """Raises AssertionError or PromQLError for a query that the exported metrics cannot answer."""
-    known = series_names(page())
-    expression = parse(query)
-    labels: set[str] = set(TARGET)
-    for selector in selectors(expression):
-        assert selector.name in known, f"{selector.name} is no series of docs/metrics.md"
-        family, listed = known[selector.name]
-        own = set(listed.labels) | ({"le"} if selector.name.endswith("_bucket") else set())
-        for label, _, _ in selector.matchers:
-            assert label in own | TARGET, f"{family} has no label {label}"
-        grows = listed.kind in ("counter", "histogram", "summary")
-        assert grows == (selector.range_s > 0), f"{selector.name}: {listed.kind}, range {selector.range_s}"
-        labels |= own
-    for call in calls(expression):
-        for label in call.by or ():
-            assert label in labels, f"by {label}: no series has it"
-        if call.function == "histogram_quantile":
-            (inner,) = call.arguments[1:]
-            assert isinstance(inner, Call)
-            assert "le" in (inner.by or ()), "quantiles need the buckets' le"
-            assert all(s.name.endswith("_bucket") for s in selectors(inner))
-    return expression
+PLACE = {"namespace": "shop", "pod": "llama-0"}
 
 
 @pytest.mark.parametrize(("where", "query"), QUERIES)
 def test_a_query_asks_for_what_there_is(where: str, query: str) -> None:
-    check(query)
+    assert check_query(query)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "trail_nothing",
-        "rate(trail_frames_read_total)",
-        "rate(trail_policy_c[5m])",
-        "trail_frames_read_total",
-        'trail_policy_c{engine="0"}',
-        "sum by (reason) (trail_policy_c)",
-        "histogram_quantile(0.5, sum(rate(trail_queue_seconds_bucket[5m])))",
-        "sum by (pod) (trail_policy_c",
-        "trail_policy_c trail_policy_c",
-        "deriv(trail_policy_c[5m])",
-        "trail_policy_c[5m]",
-    ],
-)
-def test_a_mistake_is_noticed(query: str) -> None:
-    """So that the test above can fail."""
-    with pytest.raises((AssertionError, PromQLError)):
-        evaluate(check(query), Scrapes({}, {}))
+def test_a_running_sidecar_and_operator_export_what_is_asked_for(ask: Ask) -> None:
+    for name in set().union(*(check_query(query) for _, query in QUERIES)):
+        assert ask(name), f"{name} is not scraped"
+
+
+MISTAKES = [
+    "trail_nothing",
+    "rate(trail_frames_read_total)",
+    "rate(trail_policy_c[5m])",
+    "trail_frames_read_total",
+    'trail_policy_c{engine="0"}',
+    "sum by (reason) (trail_policy_c)",
+    "histogram_quantile(0.5, sum(rate(trail_queue_seconds_bucket[5m])))",
+    "sum by (pod) (trail_policy_c",
+    "trail_policy_c trail_policy_c",
+    "deriv(trail_policy_c[5m])",
+    "trail_policy_c[5m]",
+]
+
+
+@pytest.mark.parametrize("query", MISTAKES)
+def test_a_mistake_is_noticed(query: str, ask: Ask) -> None:
+    """So that the tests around this one can fail."""
+
+    def answers() -> bool:
+        return bool(check_query(query) and ask(query))
+
+    with pytest.raises((AssertionError, QueryError)):
+        assert answers()
 
 
 @pytest.mark.parametrize(("title", "target"), TARGETS)
-def test_legends_name_labels_that_answers_have(title: str, target: dict[str, Any]) -> None:
-    expression = parse(target["expr"])
-    by = {label for call in calls(expression) for label in call.by or ()}
-    plain = {label for s in selectors(expression) for label in series_names(page())[s.name][1].labels}
+def test_a_panel_shows_something(title: str, target: dict[str, Any], ask: Ask) -> None:
+    answer = ask(target["expr"])
+    assert any(not math.isnan(value) for _, value in answer), f"{title}: {target['expr']} answers {answer}"
     for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
-        assert label in (by if by else plain | TARGET), f"{title}: {label}"
+        assert any(label in labels for labels, _ in answer), f"{title}: the legend's {label} is in no answer"
+
+
+@pytest.mark.skipif(not INSTALLED, reason=ADVICE)
+def test_the_process_of_a_sidecar_is_scraped(tmp_path: Path) -> None:
+    sidecar = SidecarProcess(tmp_path / "run", "--policy", "fcfs")
+    try:
+        until(sidecar.board)
+        stream = EngineStream(sidecar.directory)
+        stream.hello()
+        stream.send(load=trail_pb2.Load(waiting=2, running=3))
+        prometheus = Prometheus(tmp_path, {f"127.0.0.1:{until(sidecar.metrics_port)}": PLACE})
+        try:
+            wanted = {"connected": 1.0, "in order": 0.0, "waiting": 2.0, "running": 3.0}
+            queries = {target["legendFormat"]: fill_in(target["expr"]) for _, target in TARGETS}
+
+            def shown() -> dict[str, float]:
+                at_s = prometheus.scrape()
+                return {name: value for name in wanted for _, value in prometheus.query(queries[name], at_s)}
+
+            until(lambda: shown() == wanted, limit_s=60)
+        finally:
+            prometheus.close()
+        stream.close()
+    finally:
+        sidecar.end()
 
 
 def test_panels_have_their_places() -> None:
@@ -126,147 +124,136 @@ def test_panels_have_their_places() -> None:
     ]  # fmt: skip
 
 
-def happen(operator: OperatorMetrics) -> None:
-    """Something of everything in the operator."""
-    operator.admissions.labels("injected", "").inc()
-    operator.admission_seconds.observe(0.003)
-    operator.withdrawals.labels("image").inc()
-    operator.failures.labels("status", "refused").inc()
-    operator.leader.set(1)
-    operator.c.labels("shop/deployment/llama").set(0.2)
-    operator.c_changes.inc()
-    operator.pods.labels("shop", "llama", "ordering").set(2)
+MINUTES = 120
 
 
-@pytest.fixture(scope="module")
-def scrapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scrapes]:
-    """Two scrapes of a sidecar and an operator, between which everything happened that can happen."""
-    served, operator = Served(tmp_path_factory.mktemp("served")), OperatorMetrics()
-    sidecar = sidecar_registry(served)
-    play(served)
-    happen(operator)
-    before = scrape(sidecar, operator.registry)
-    play(served)
-    happen(operator)
-    served.load(waiting=1, running=2, kv_usage=0.5, preemptions_total=2, steps_total=80)
-    yield Scrapes(before, scrape(sidecar, operator.registry), variables=ALL)
-    served.close()
+def series(name: str, value: float, **labels: str) -> dict[str, str]:
+    """A gauge's value, or what a counter grows by in a minute, as promtool's tests have it."""
+    text = ",".join(f'{label}="{wanted}"' for label, wanted in {**PLACE, **labels}.items())
+    start, growth = (0, value) if name.endswith("_total") else (value, 0)
+    return {"series": f"{name}{{{text}}}", "values": f"{start}+{growth}x{MINUTES}"}
 
 
-@pytest.mark.parametrize(("title", "target"), TARGETS)
-def test_a_panel_shows_something(scrapes: Scrapes, title: str, target: dict[str, Any]) -> None:
-    answer = evaluate(parse(target["expr"]), scrapes)
-    assert isinstance(answer, dict)
-    assert answer, f"{title}: {target['expr']} answers nothing"
-    assert any(not math.isnan(value) for value in answer.values()), f"{title}: {answer}"
+@dataclass(frozen=True)
+class Case:
+    """What makes an alert fire, with its labels, and what must not."""
+
+    fires: list[dict[str, str]]
+    rests: list[dict[str, str]]
+    labels: dict[str, str] = field(default_factory=PLACE.copy)
 
 
-def series(name: str, value: float, **labels: str) -> tuple[tuple[str, Labels], float]:
-    return (name, tuple(sorted({"namespace": "shop", "pod": "llama-0", **labels}.items()))), value
-
-
-FIRE: dict[str, tuple[list[Any], list[Any]]] = {
-    "TrailNobodyActs": (
+ALERTS = {
+    "TrailNobodyActs": Case(
         [series("trail_operator_leader", 0)],
         [series("trail_operator_leader", 1), series("trail_operator_leader", 0, pod="other")],
+        labels={},
     ),
-    "TrailOperatorDeaf": (
+    "TrailOperatorDeaf": Case(
         [series("trail_operator_watches_up", 1), series("trail_operator_watches_up", 0, pod="other")],
         [series("trail_operator_watches_up", 1)],
+        labels={**PLACE, "pod": "other"},
     ),
-    "TrailFallingBack": (
-        [series("trail_operator_pods", 1, state="fallingBack", policy="p", exported_namespace="shop")],
-        [series("trail_operator_pods", 3, state="ordering", policy="p", exported_namespace="shop")],
+    "TrailFallingBack": Case(
+        [series("trail_operator_pods", 1, state="fallingBack", policy="p", exported_namespace="llm")],
+        [series("trail_operator_pods", 3, state="ordering", policy="p", exported_namespace="llm")],
+        labels={"namespace": "shop", "exported_namespace": "llm", "policy": "p"},
     ),
-    "TrailSidecarSilent": (
+    "TrailSidecarSilent": Case(
         [series("trail_engine_fallback_steps_total", 50), series("trail_engine_steps_total", 100)],
         [series("trail_engine_fallback_steps_total", 1), series("trail_engine_steps_total", 100)],
     ),
-    "TrailNoPredictions": (
+    "TrailNoPredictions": Case(
         [series("trail_engine_problem", 0, engine="0"), series("trail_engine_problem", 1, engine="1")],
         [series("trail_engine_problem", 0, engine="0")],
     ),
-    "TrailProbeDistrusted": (
+    "TrailProbeDistrusted": Case(
         [series("trail_predictor_trusted", 0, predictor="probe")],
         [series("trail_predictor_trusted", 1, predictor="probe"),
          series("trail_predictor_trusted", 0, predictor="prompt")],
     ),
-    "TrailPredictionsWorse": (
+    "TrailPredictionsWorse": Case(
         [series("trail_predictor_error_tokens", 40, predictor="probe"),
          series("trail_predictor_error_artefact_tokens", 20, predictor="probe")],
         [series("trail_predictor_error_tokens", 22, predictor="probe"),
          series("trail_predictor_error_tokens", 90, predictor="constant"),
          series("trail_predictor_error_artefact_tokens", 20, predictor="probe")],
     ),
-    "TrailFramesLost": (
+    "TrailFramesLost": Case(
         [series("trail_frames_lost_total", 10), series("trail_frames_read_total", 90)],
         [series("trail_frames_lost_total", 1), series("trail_frames_read_total", 99)],
     ),
-    "TrailRecomputes": (
+    "TrailRecomputes": Case(
         [series("trail_engine_recomputed_tokens_total", 30), series("trail_generated_tokens_total", 100)],
         [series("trail_engine_recomputed_tokens_total", 5), series("trail_generated_tokens_total", 100)],
     ),
-    "TrailRedisAway": ([series("trail_redis_connected", 0)], [series("trail_redis_connected", 1)]),
-    "TrailSidecarFails": (
+    "TrailRedisAway": Case([series("trail_redis_connected", 0)], [series("trail_redis_connected", 1)]),
+    "TrailSidecarFails": Case(
         [series("trail_failures_total", 60, part="loop")], [series("trail_failures_total", 0, part="loop")],
+        labels={**PLACE, "part": "loop"},
     ),
-    "TrailMetricsNotPushed": (
+    "TrailMetricsNotPushed": Case(
         [series("trail_otlp_pushes_total", 10, result="failed")],
         [series("trail_otlp_pushes_total", 10, result="sent")],
     ),
-    "TrailWithdrawn": (
+    "TrailWithdrawn": Case(
         [series("trail_operator_withdrawals_total", 1, reason="image")],
         [series("trail_operator_withdrawals_total", 0, reason="image")],
+        labels={**PLACE, "reason": "image"},
     ),
-    "TrailWorkFails": (
+    "TrailWorkFails": Case(
         [series("trail_operator_failures_total", 20, part="status", cause="refused")],
         [series("trail_operator_failures_total", 0, part="status", cause="refused")],
+        labels={"part": "status", "cause": "refused"},
     ),
-    "TrailCertificate": (
+    "TrailCertificate": Case(
         [series("trail_operator_certificate_failures_total", 1)],
         [series("trail_operator_certificate_failures_total", 0)],
     ),
 }  # fmt: skip
-"""What makes an alert fire, and what must not. A counter is what it grew by in a minute, from 0."""
 
 
 def test_every_alert_is_tried() -> None:
-    assert set(FIRE) == set(RULES)
+    assert set(ALERTS) == set(RULES)
 
 
-@pytest.mark.parametrize("alert", FIRE)
-def test_an_alert_fires_when_it_should_and_then_only(alert: str) -> None:
-    query = parse(RULES[alert]["expr"])
-    bad, good = FIRE[alert]
-    for samples, fires in ((bad, True), (good, False)):
-        before = {key: 0.0 for key, _ in samples if key[0].endswith("_total")}
-        answer = evaluate(query, Scrapes(before, dict(samples)))
-        assert bool(answer) is fires, (alert, samples, answer)
+def promtool(alert: str, directory: Path, *stated: tuple[list[dict[str, str]], int, bool]) -> None:
+    """Fails where an alert, after minutes of given series, fires otherwise than stated."""
+    rule = RULES[alert]
+    firing = {"exp_labels": ALERTS[alert].labels | rule["labels"], "exp_annotations": rule["annotations"]}
+    tests = [
+        {"interval": "1m", "input_series": given, "alert_rule_test": [
+            {"alertname": alert, "eval_time": f"{minutes}m", "exp_alerts": [firing] if fires else []}
+        ]}
+        for given, minutes, fires in stated
+    ]  # fmt: skip
+    (directory / "rules.yml").write_text(json.dumps({"groups": [{"name": "trail", "rules": [rule]}]}))
+    file = directory / "test.yml"
+    file.write_text(json.dumps({"rule_files": ["rules.yml"], "tests": tests}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nobody_acts_where_no_operator_is_heard_of() -> None:
-    assert evaluate(parse(RULES["TrailNobodyActs"]["expr"]), Scrapes({}, {}))
+@pytest.mark.skipif(not INSTALLED, reason=ADVICE)
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_fires_when_it_should_and_then_only(alert: str, tmp_path: Path) -> None:
+    case, waits = ALERTS[alert], int(RULES[alert].get("for", "0m").removesuffix("m"))
+    early = [(case.fires, waits - 1, False)] if waits else []
+    promtool(alert, tmp_path, (case.fires, MINUTES, True), (case.rests, MINUTES, False), *early)
+
+
+@pytest.mark.skipif(not INSTALLED, reason=ADVICE)
+def test_nobody_acts_where_no_operator_is_heard_of(tmp_path: Path) -> None:
+    promtool("TrailNobodyActs", tmp_path, ([], MINUTES, True))
 
 
 def test_alerts_say_what_and_what_to_do() -> None:
-    page_of_alerts = (DOCS / "kubernetes" / "troubleshoot.md").read_text(encoding="utf-8")
     for name, rule in RULES.items():
         assert rule["labels"]["severity"] in ("info", "warning"), name
         assert set(rule["annotations"]) == {"summary", "description"}, name
-        assert f"`{name}`" in page_of_alerts, name
 
 
 def test_thresholds_are_values() -> None:
     values = {"metrics": {"prometheusRule": {"enabled": True, "thresholds": {"recomputeShare": 0.07}}}}
     rules = one(render(values), "PrometheusRule")["spec"]["groups"][0]["rules"]
     assert "> 0.07" in next(rule["expr"] for rule in rules if rule["alert"] == "TrailRecomputes")
-
-
-def test_selectors_match_as_prometheus_does() -> None:
-    samples = dict([series("a", 1.0, x="one"), series("a", 2.0, x="two")])
-    found = {
-        matcher: sorted(value for _, _, value in Scrapes({}, samples).select(parse(f"a{{{matcher}}}")))  # type: ignore[arg-type]
-        for matcher in ('x="one"', 'x!="one"', 'x=~"o.*|two"', 'x!~"t.*"', 'y=""')
-    }
-    assert list(found.values()) == [[1.0], [2.0], [1.0, 2.0], [1.0], [1.0, 2.0]]
-    assert isinstance(parse("a"), Selector)

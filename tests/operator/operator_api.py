@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp.web
+from fake_api import write_kubeconfig
 from kmock import KubernetesEmulator, resource
 from kmock._internal.k8s import KubernetesError, KubernetesObjectNotFoundError
 
@@ -192,20 +193,7 @@ class FakeApi(KubernetesEmulator):
 
     def kubeconfig(self, folder: Path) -> Path:
         """A kubeconfig for this server."""
-        path = folder / "kubeconfig"
-        path.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "c",
-                    "clusters": [{"name": "c", "cluster": {"server": str(self.url).rstrip("/")}}],
-                    "users": [{"name": "u", "user": {"token": "t"}}],
-                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                }
-            )
-        )
-        return path
+        return write_kubeconfig(folder, str(self.url).rstrip("/"), "default")
 
     def _where(self, kind: str, namespace: str) -> str:
         group = resource(kind)

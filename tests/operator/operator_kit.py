@@ -2,6 +2,7 @@
 
 import base64
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,11 @@ SETTINGS = InjectionSettings(
     redis_url="redis://trail-redis.trail-system:6379/0",
 )
 DEFAULT = ("trail-system", "cluster")
-VARIANTS = {"injected": True, "injected-old": False}
-"""Golden file by whether the cluster has native sidecars."""
 
 
 def load_documents(path: Path) -> list[Object]:
     """The documents of a YAML file."""
-    return list(yaml.safe_load_all(path.read_text()))
+    return list(yaml.load_all(path.read_text(), yaml.CSafeLoader))
 
 
 def crd_version() -> Object:
@@ -94,6 +93,7 @@ def admit(pod: Object, view: View, namespace: str | None = None, version: str = 
     return patched
 
 
+@cache
 def golden_view(*, native: bool) -> View:
     """The view that the golden files are made with."""
     return make_view(load_documents(GOLDEN / "policies.yaml"), native=native)
@@ -102,9 +102,3 @@ def golden_view(*, native: bool) -> View:
 def golden_cases() -> list[str]:
     """Names of all golden cases."""
     return sorted(path.name.removesuffix(".pod.yaml") for path in GOLDEN.glob("*.pod.yaml"))
-
-
-def after_webhook(case: str, *, native: bool) -> str:
-    """The YAML of a golden case's pod after the webhook."""
-    (pod,) = load_documents(GOLDEN / f"{case}.pod.yaml")
-    return yaml.safe_dump(admit(pod, golden_view(native=native)), sort_keys=False, width=110)

@@ -1,16 +1,23 @@
 """Pods as they are found in the world, before and after the webhook, for new servers and for old ones."""
 
+import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import kubernetes_validate
 import pytest
-from operator_kit import GOLDEN, VARIANTS, admit, after_webhook, golden_cases, golden_view, load_documents
+import yaml
+from operator_kit import GOLDEN, admit, golden_cases, golden_view, load_documents
 
 from trail_operator import names
 from trail_operator.admission.inject import read_status, strip
 
-SERVERS = {"injected": ("1.29", "1.37"), "injected-old": ("1.25", "1.37")}
+SERVERS = {True: ("1.29", "1.37"), False: ("1.25", "1.37")}
+"""Schemas that a pod must be valid under, by whether its servers know native sidecars."""
+OLD = ("plain-args", "kserve", "restricted")
+"""Cases with a file for old servers as well; what the others become follows from the file for new servers.
+The three have one container of the user's, an init container before ours, and containers of few rights."""
 SKIPPED = {
     "host-network": "HostNetwork",
     "job": "RunsToCompletion",
@@ -20,11 +27,34 @@ SKIPPED = {
     "opted-out": "OptedOut",
 }
 UNTOUCHED = {"unasked"}
+SAME = {"already-injected": "plain-args"}
+"""A pod that an earlier version injected becomes what the pod without it becomes."""
+FILES = [(case, "injected") for case in golden_cases() if case not in SAME]
+FILES += [(case, "injected-old") for case in OLD]
+BOTH = pytest.mark.parametrize("native", [True, False])
+ALL = pytest.mark.parametrize("case", golden_cases())
 
 
-def pod_of(case: str) -> dict[str, Any]:
-    (pod,) = load_documents(GOLDEN / f"{case}.pod.yaml")
+def pod_of(case: str, kind: str = "pod") -> dict[str, Any]:
+    (pod,) = load_documents(GOLDEN / f"{case}.{kind}.yaml")
     return pod
+
+
+def after_webhook(case: str, *, native: bool = True) -> dict[str, Any]:
+    return admit(pod_of(case), golden_view(native=native))
+
+
+def as_on_old_servers(pod: dict[str, Any]) -> dict[str, Any]:
+    """An expected pod of new servers, with the sidecar as the last container instead of a native one."""
+    out = copy.deepcopy(pod)
+    status = read_status(pod)
+    if status is not None and status["injected"]:
+        sidecar = out["spec"]["initContainers"].pop()
+        assert (sidecar["name"], sidecar.pop("restartPolicy")) == (names.SIDECAR, "Always")
+        out["spec"]["containers"].append(sidecar)
+        text = json.dumps({**status, "native": False}, sort_keys=True, separators=(",", ":"))
+        out["metadata"]["annotations"][names.STATUS] = text
+    return out
 
 
 def valid(pod: Mapping[str, Any], version: str) -> bool:
@@ -35,34 +65,50 @@ def valid(pod: Mapping[str, Any], version: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", golden_cases())
-def test_the_webhook_makes_the_expected_pod(case: str, variant: str, pytestconfig: pytest.Config) -> None:
-    file, made = GOLDEN / f"{case}.{variant}.yaml", after_webhook(case, native=VARIANTS[variant])
+@pytest.mark.parametrize(("case", "kind"), FILES)
+def test_the_webhook_makes_the_expected_pod(case: str, kind: str, pytestconfig: pytest.Config) -> None:
+    file, made = GOLDEN / f"{case}.{kind}.yaml", after_webhook(case, native=kind == "injected")
+    text = yaml.safe_dump(made, sort_keys=False, width=110)
     if pytestconfig.getoption("--write-golden"):
-        file.write_text(made)
-    assert file.read_text() == made
+        file.write_text(text)
+    assert file.read_text() == text
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", golden_cases())
-def test_the_expected_pod_is_valid_under_the_schema_of_its_servers(case: str, variant: str) -> None:
-    (pod,) = load_documents(GOLDEN / f"{case}.{variant}.yaml")
+@ALL
+def test_on_old_servers_the_sidecar_is_the_last_container(case: str) -> None:
+    expected = as_on_old_servers(pod_of(SAME.get(case, case), "injected"))
+    assert after_webhook(case, native=False) == expected
+
+
+@pytest.mark.parametrize(("case", "same"), SAME.items())
+def test_an_earlier_injection_leaves_nothing_behind(case: str, same: str) -> None:
+    assert after_webhook(case) == pod_of(same, "injected")
+
+
+def test_no_golden_pod_is_left_over() -> None:
+    kinds = {file.name for file in GOLDEN.glob("*.*.yaml")}
+    assert kinds == {f"{case}.{kind}.yaml" for case, kind in FILES} | {
+        f"{case}.pod.yaml" for case in golden_cases()
+    }
+
+
+@BOTH
+@ALL
+def test_the_expected_pod_is_valid_under_the_schema_of_its_servers(case: str, native: bool) -> None:
     # A user's own native sidecar is as unknown to an old server as ours would be.
-    servers = [version for version in SERVERS[variant] if valid(pod_of(case), version)]
+    servers = [version for version in SERVERS[native] if valid(pod_of(case), version)]
     assert servers
     for version in servers:
-        kubernetes_validate.validate(pod, version, strict=True)
+        kubernetes_validate.validate(after_webhook(case, native=native), version, strict=True)
 
 
 def test_an_old_schema_would_refuse_a_native_sidecar() -> None:
-    (pod,) = load_documents(GOLDEN / "plain-args.injected.yaml")
-    assert not valid(pod, "1.25")
+    assert not valid(after_webhook("plain-args"), "1.25")
 
 
-@pytest.mark.parametrize("case", golden_cases())
+@ALL
 def test_every_case_is_injected_skipped_or_untouched_as_it_should_be(case: str) -> None:
-    after = admit(pod_of(case), golden_view(native=True))
+    after = after_webhook(case)
     status = read_status(after)
     if case in UNTOUCHED:
         assert after == pod_of(case)
@@ -76,16 +122,15 @@ def test_every_case_is_injected_skipped_or_untouched_as_it_should_be(case: str) 
     assert len(golden_cases()) - len(SKIPPED) - len(UNTOUCHED) >= 12
 
 
-@pytest.mark.parametrize("native", [True, False])
-@pytest.mark.parametrize("case", golden_cases())
+@BOTH
+@ALL
 def test_taking_everything_out_again_gives_the_pod_back(case: str, native: bool) -> None:
-    before = pod_of(case)
-    assert strip(admit(before, golden_view(native=native))) == strip(before)
+    assert strip(after_webhook(case, native=native)) == strip(pod_of(case))
 
 
-@pytest.mark.parametrize("case", golden_cases())
+@ALL
 def test_the_users_containers_keep_image_command_probes_and_ports(case: str) -> None:
-    before, after = pod_of(case), admit(pod_of(case), golden_view(native=True))
+    before, after = pod_of(case), after_webhook(case)
     for part in ("containers", "initContainers"):
         mine = {c["name"]: c for c in after["spec"].get(part, ()) if c["name"] not in names.CONTAINERS}
         theirs = {c["name"]: c for c in before["spec"].get(part, ()) if c["name"] not in names.CONTAINERS}
@@ -97,19 +142,19 @@ def test_the_users_containers_keep_image_command_probes_and_ports(case: str) -> 
             }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_pod_of_class_guaranteed_keeps_its_class(variant: str) -> None:
-    (pod,) = load_documents(GOLDEN / f"guaranteed.{variant}.yaml")
+@BOTH
+def test_a_pod_of_class_guaranteed_keeps_its_class(native: bool) -> None:
+    pod = after_webhook("guaranteed", native=native)
     for container in [*pod["spec"]["containers"], *pod["spec"]["initContainers"]]:
         resources = container["resources"]
         assert resources["requests"] == resources["limits"]
         assert {"cpu", "memory"} <= set(resources["limits"])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", golden_cases())
-def test_nothing_of_ours_gates_the_pod_or_asks_for_rights(case: str, variant: str) -> None:
-    (pod,) = load_documents(GOLDEN / f"{case}.{variant}.yaml")
+@BOTH
+@ALL
+def test_nothing_of_ours_gates_the_pod_or_asks_for_rights(case: str, native: bool) -> None:
+    pod = after_webhook(case, native=native)
     every = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]
     for container in (c for c in every if c["name"] in names.CONTAINERS):
         assert not {"readinessProbe", "startupProbe", "livenessProbe", "lifecycle"} & set(container)

@@ -187,6 +187,17 @@ class SidecarProcess:
         reader.close()
         return None
 
+    def metrics_port(self) -> int | None:
+        """The port the process listens on, as the kernel tells it."""
+        descriptors = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        links = [str(entry.readlink()) for entry in descriptors if entry.is_symlink()]
+        inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                return int(fields[1].split(":")[1], 16)
+        return None
+
     def end(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Signals the process where it still runs; its exit code and what it logged."""
         if self._log is None:

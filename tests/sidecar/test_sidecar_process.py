@@ -83,7 +83,7 @@ def test_from_prompt_and_frames_to_the_board_and_the_stats_file(
     assert (engine.hello.hidden_size, list(engine.hello.layers)) == (HIDDEN, [LAYER])
     assert (engine.load.running, engine.load.fallback_steps_total, engine.frames_read) == (1, 2, 1)
     assert health_of(stream.channel) == SERVING
-    port = int(until(lambda: _metrics_port(sidecar)))
+    port = until(sidecar.metrics_port)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     for line in (
@@ -124,18 +124,6 @@ def test_a_predictor_without_a_probe_orders_by_prompts_alone(run_sidecar: Run, p
     code, log = sidecar.end()
     assert (code, left_in(sidecar)) == (0, [])
     assert "Traceback" not in log
-
-
-def _metrics_port(sidecar: SidecarProcess) -> int | None:
-    """The port the process listens on, as the kernel tells it."""
-    descriptors = Path(f"/proc/{sidecar.process.pid}/fd").iterdir()
-    links = [str(entry.readlink()) for entry in descriptors if entry.is_symlink()]
-    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A" and fields[9] in inodes:
-            return int(fields[1].split(":")[1], 16)
-    return None
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -65,8 +65,14 @@ class Kube:
                 ) from error
         return cls(client.ApiClient(settings))
 
+    async def __aenter__(self) -> "Kube":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def close(self) -> None:
-        """Ends all connections."""
+        """Ends all connections, as leaving a block with it does."""
         await self._api.close()
 
     async def get(self, where: str) -> Object:

@@ -136,7 +136,6 @@ class ControlLoop:
         self._interval_s = interval_s
         self._workloads: dict[str, _Workload] = {}
         self._gate = asyncio.Semaphore(CONCURRENCY)
-        self.refused_writes = 0
 
     def set_target(self, workload: str, target: Target) -> None:
         """Controls `workload` from the next turn on, or changes how."""
@@ -224,7 +223,6 @@ class ControlLoop:
         """Writes c and says so; None where somebody else had written, whose word then counts."""
         written, generation = await self._store.write_c(name, change.c, change.reason, item.generation)
         if not written:
-            self.refused_writes += 1
             item.state = None
             return None
         item.generation = generation

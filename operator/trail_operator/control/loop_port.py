@@ -1,25 +1,10 @@
 """The loop on c as the rest of the operator sees it: policies in, states of workloads out."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from trail.policy.controller import Objective
-from trail_operator.control.loop import ControlLoop, Target
+from trail_operator.control.loop import ControlLoop, LoopStatus, Target
 from trail_operator.policy.resource import Bounds
-
-
-@dataclass(frozen=True)
-class LoopState:
-    """How c of a workload stands."""
-
-    c: float | None = None
-    generation: int = 0
-    reason: str = ""
-    reporting: int = 0
-    """Pods that report."""
-    falling_back: int = 0
-    kv_usage: float | None = None
-    degraded: str = ""
 
 
 class LoopPort(Protocol):
@@ -33,7 +18,7 @@ class LoopPort(Protocol):
         """Controls it no more."""
         ...
 
-    def state(self, workload: str) -> LoopState | None:
+    def state(self, workload: str) -> LoopStatus | None:
         """How it stands; None where it is not controlled."""
         ...
 
@@ -47,7 +32,7 @@ class NoLoop:
     async def leave(self, workload: str) -> None:
         """Nothing to do."""
 
-    def state(self, workload: str) -> LoopState | None:  # noqa: ARG002 - the protocol's
+    def state(self, workload: str) -> LoopStatus | None:  # noqa: ARG002 - the protocol's
         """Nothing is known."""
         return None
 
@@ -71,17 +56,6 @@ class RedisLoop:
             self._followed.discard(workload)
             await self._loop.remove(workload)
 
-    def state(self, workload: str) -> LoopState | None:
+    def state(self, workload: str) -> LoopStatus | None:
         """How it stands; None where it is not controlled."""
-        if workload not in self._followed:
-            return None
-        status = self._loop.status(workload)
-        return LoopState(
-            c=status.c,
-            generation=status.generation,
-            reason=status.reason,
-            reporting=status.pods,
-            falling_back=status.falling_back,
-            kv_usage=None if status.pressure is None else status.pressure.usage,
-            degraded=status.degraded,
-        )
+        return self._loop.status(workload) if workload in self._followed else None

@@ -304,8 +304,7 @@ async def _run(config: CertificateConfig, *, once: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         certificates = Certificates(kube, config)
         if once:
             await certificates.refresh(datetime.now(UTC))
@@ -319,8 +318,6 @@ async def _run(config: CertificateConfig, *, once: bool) -> None:
                 log.warning("the certificate stays as it is: %s; again in %.0f s", error, pause_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)
-    finally:
-        await kube.close()
 
 
 def _parser() -> argparse.ArgumentParser:

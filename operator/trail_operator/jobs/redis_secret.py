@@ -69,11 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(args: argparse.Namespace) -> None:
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         await fill(kube, args.namespace, args.secret, args.url)
-    finally:
-        await kube.close()
 
 
 def parser() -> argparse.ArgumentParser:

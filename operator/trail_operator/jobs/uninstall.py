@@ -80,11 +80,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 async def _run(args: argparse.Namespace) -> None:
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         await uninstall(kube, args.namespace, args.deployment, args.webhook_configuration, wait_s=args.wait)
-    finally:
-        await kube.close()
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def pod_subject(pod: PodRecord) -> Subject:
 
 
 class EventRecorder:
-    """Posts Events. `record` returns at once; what is too much is dropped and counted."""
+    """Posts Events. `record` returns at once; what is too much is dropped."""
 
     def __init__(self, kube: Kube, instance: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`instance` names this replica; `clock` is monotonic seconds."""
@@ -51,7 +51,6 @@ class EventRecorder:
         self._clock = clock
         self._said: OrderedDict[tuple[Subject, str, str], float] = OrderedDict()
         self._queue: asyncio.Queue[tuple[Subject, str, str, str]] = asyncio.Queue(_WAITING)
-        self.dropped = 0
 
     def record(self, subject: Subject, reason: str, message: str, *, warning: bool = True) -> bool:
         """Has an Event posted unless the same was said of late; whether it will be."""
@@ -63,7 +62,6 @@ class EventRecorder:
                 (subject, reason, message[:_MESSAGE_LIMIT], "Warning" if warning else "Normal")
             )
         except asyncio.QueueFull:
-            self.dropped += 1
             return False
         self._said[key] = now_s
         self._said.move_to_end(key)

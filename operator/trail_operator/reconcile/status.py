@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trail_operator.admission.confighash import policy_hash
-from trail_operator.control.loop_port import LoopState
+from trail_operator.control.loop import LoopStatus
 from trail_operator.reasons import ConditionReason
 from trail_operator.reconcile.cluster import PodRecord, PolicyRecord
 
@@ -24,7 +24,7 @@ class Evidence:
     """What a status is made of."""
 
     pods: Sequence[PodRecord]
-    loops: Mapping[str, LoopState] = field(default_factory=dict)
+    loops: Mapping[str, LoopStatus] = field(default_factory=dict)
     """By workload."""
     problems: Sequence[str] = ()
     """What the operator could not do for this policy, in sentences."""
@@ -83,7 +83,7 @@ def _workloads(evidence: Evidence, before: Mapping[str, Any], now: str) -> list[
         counts[pod.workload] = counts.get(pod.workload, 0) + 1
     out = []
     for workload in sorted({*counts, *evidence.loops})[:_MOST_WORKLOADS]:
-        loop = evidence.loops.get(workload) or LoopState()
+        loop = evidence.loops.get(workload) or LoopStatus()
         earlier = known.get(workload, {})
         c = None if loop.c is None else round(loop.c, 4)
         since = earlier.get("since") if earlier.get("c") == c and earlier.get("since") else now
@@ -91,7 +91,7 @@ def _workloads(evidence: Evidence, before: Mapping[str, Any], now: str) -> list[
             "workload": workload,
             "pods": counts.get(workload, 0),
             "c": c,
-            "kvPressure": _rounded(loop.kv_usage),
+            "kvPressure": _rounded(loop.pressure.usage if loop.pressure else None),
             "since": since if c is not None else None,
             "reason": loop.reason or None,
         })  # fmt: skip

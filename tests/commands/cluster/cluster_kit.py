@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fake_api import FakeApi
+from operator_kit import make_policy
 
 from trail_operator.admission.confighash import policy_hash
 from trail_operator.admission.review import decide
@@ -23,16 +24,6 @@ HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 SECRETS = "/api/v1/namespaces/trail-system/secrets"
 OPERATOR = "/apis/apps/v1/namespaces/trail-system/deployments/trail-operator"
 LABELS = {"app.kubernetes.io/name": "trail", "app.kubernetes.io/component": "operator"}
-
-
-def make_policy(name: str = "default", **spec: Any) -> Object:
-    predictor = {"layer": 11, "image": {"reference": "registry.example/p:1"}}
-    return {
-        "apiVersion": "trail.dev/v1alpha1",
-        "kind": "TrailPolicy",
-        "metadata": {"name": name, "namespace": "llm", "uid": name, "generation": 1},
-        "spec": {"predictor": predictor, **spec},
-    }
 
 
 def make_deployment(

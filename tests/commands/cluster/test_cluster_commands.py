@@ -22,9 +22,9 @@ from cluster_kit import (
     inject_pod,
     make_deployment,
     make_pod,
-    make_policy,
 )
 from fake_api import FakeApi, write_kubeconfig
+from operator_kit import make_policy
 
 COMMANDS = {
     "status": [],

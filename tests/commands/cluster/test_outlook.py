@@ -16,11 +16,11 @@ from cluster_kit import (
     inject_pod,
     make_deployment,
     make_pod,
-    make_policy,
 )
 from fake_api import FakeApi
 from hypothesis import given
 from hypothesis import strategies as st
+from operator_kit import make_policy
 
 from trail.commands.cluster.outlook import injection_settings
 from trail_operator.admission.confighash import injection_hash

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cluster_kit import inject_pod, make_deployment, make_pod, make_policy, pods_of, rolled, stamps
+from cluster_kit import inject_pod, make_deployment, make_pod, pods_of, rolled, stamps
 from hypothesis import given
 from hypothesis import strategies as st
+from operator_kit import make_policy
 
 from trail.commands.cluster.outlook import Operator, Sight, sight_of
 from trail.commands.cluster.progress import Goal, Progress, Seen, Stage, State, overdue, progress

@@ -17,12 +17,12 @@ from cluster_kit import (
     StepClock,
     Trail,
     make_deployment,
-    make_policy,
     pods_of,
     rolled,
     stamps,
 )
 from fake_api import FakeApi
+from operator_kit import make_policy
 
 from trail.commands.cluster.wait import Lines, selector
 

@@ -113,12 +113,9 @@ async def connect(api: FakeApi) -> Kube:
 
 
 async def test_replicas_share_one_certificate(api: FakeApi, tmp_path: Path) -> None:
-    kube = await connect(api)
-    try:
+    async with await connect(api) as kube:
         first = await make(kube, tmp_path / "a").refresh(NOW)
         second = await make(kube, tmp_path / "b").refresh(NOW)
-    finally:
-        await kube.close()
     assert first == second
     (hook,) = api.objects[f"{HOOKS}/trail"]["webhooks"]
     assert base64.b64decode(hook["clientConfig"]["caBundle"]) == first.authorities
@@ -129,58 +126,46 @@ async def test_replicas_share_one_certificate(api: FakeApi, tmp_path: Path) -> N
 
 
 async def test_nothing_is_written_while_nothing_is_due(api: FakeApi, tmp_path: Path) -> None:
-    kube = await connect(api)
-    try:
+    async with await connect(api) as kube:
         certificates = make(kube, tmp_path)
         await certificates.refresh(NOW)
         api.calls.clear()
         await certificates.refresh(NOW + timedelta(days=1))
-    finally:
-        await kube.close()
     assert {method for method, _ in api.calls} == {"GET"}
 
 
 async def test_an_authority_that_somebody_took_out_comes_back(api: FakeApi, tmp_path: Path) -> None:
-    kube = await connect(api)
-    try:
+    async with await connect(api) as kube:
         certificates = make(kube, tmp_path)
         bundle = await certificates.refresh(NOW)
         api.objects[f"{HOOKS}/trail"]["webhooks"][0]["clientConfig"].pop("caBundle")
         await certificates.refresh(NOW)
-    finally:
-        await kube.close()
     found = api.objects[f"{HOOKS}/trail"]["webhooks"][0]["clientConfig"]["caBundle"]
     assert base64.b64decode(found) == bundle.authorities
 
 
 async def test_renewed_files_are_exchanged_whole(api: FakeApi, tmp_path: Path) -> None:
-    kube = await connect(api)
-    try:
+    async with await connect(api) as kube:
         certificates = make(kube, tmp_path)
         await certificates.refresh(NOW)
         before = (tmp_path / "tls.crt").read_bytes()
         await certificates.refresh(NOW + timedelta(days=70))
-    finally:
-        await kube.close()
     assert (tmp_path / "tls.crt").read_bytes() != before
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
     assert len([p for p in tmp_path.iterdir() if p.is_dir() and not p.is_symlink()]) == 1
 
 
 async def test_of_two_that_issue_at_once_one_gives_way(api: FakeApi, tmp_path: Path) -> None:
-    kube = await connect(api)
-    real = kube.get
     other = renewed(None, NAMES, 90, NOW)
+    async with await connect(api) as kube:
+        real = kube.get
 
-    async def late(where: str) -> dict[str, object]:
-        found = await real(where)
-        if where.endswith("/certificate") and "data" not in found:
-            # Somebody else writes between our look and our word.
-            api.put(f"{SECRETS}/certificate", {**found, "data": other.data()})
-        return found
+        async def late(where: str) -> dict[str, object]:
+            found = await real(where)
+            if where.endswith("/certificate") and "data" not in found:
+                # Somebody else writes between our look and our word.
+                api.put(f"{SECRETS}/certificate", {**found, "data": other.data()})
+            return found
 
-    kube.get = late  # type: ignore[method-assign]
-    try:
+        kube.get = late  # type: ignore[method-assign]
         assert await make(kube, tmp_path).refresh(NOW) == other
-    finally:
-        await kube.close()

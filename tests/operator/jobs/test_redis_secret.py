@@ -20,11 +20,8 @@ def texts(data: Mapping[str, str]) -> dict[str, str]:
 
 
 async def filling(url: str = URL) -> bool:
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         return await fill(kube, "trail-system", "trail-redis-access", url)
-    finally:
-        await kube.close()
 
 
 def test_two_installations_have_two_keys_and_a_filled_secret_stays() -> None:

@@ -18,12 +18,9 @@ def stamp(api: FakeApi) -> None:
 
 async def test_everything_is_taken_out_in_the_right_order(api: FakeApi) -> None:
     stamp(api)
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         assert await uninstall(kube, "trail-system", "trail-operator", "trail") == 1
         assert await uninstall(kube, "trail-system", "trail-operator", "trail") == 0
-    finally:
-        await kube.close()
     assert api.objects[OPERATOR]["spec"]["replicas"] == 0
     assert f"{HOOKS}/trail" not in api.objects
     deployment = api.objects[f"{DEPLOYMENTS}/llama"]
@@ -37,20 +34,14 @@ async def test_it_waits_for_the_operators_pods(api: FakeApi) -> None:
     stamp(api)
     labels = api.objects[OPERATOR]["metadata"]["labels"]
     api.put("/api/v1/namespaces/trail-system/pods/o", {"metadata": {"name": "o", "labels": labels}})
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         with pytest.raises(TimeoutError, match=r"still run after 0 s \(o\): delete them"):
             await uninstall(kube, "trail-system", "trail-operator", "trail", wait_s=0.0)
-    finally:
-        await kube.close()
     assert f"{HOOKS}/trail" in api.objects
 
 
 async def test_a_refusal_is_told(api: FakeApi) -> None:
     api.refused.add(("PATCH", "deployments/trail-operator"))
-    kube = await Kube.connect()
-    try:
+    async with await Kube.connect() as kube:
         with pytest.raises(KubeError, match="403"):
             await uninstall(kube, "trail-system", "trail-operator", "trail")
-    finally:
-        await kube.close()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Metric
-from promql import Samples
 from service_kit import BINS, HIDDEN, LAYER, Bench, started, vector
 
 from trail.policy.spec import PolicySpec
@@ -178,12 +177,29 @@ def labels_of(family: Metric) -> set[str]:
     return {label for sample in family.samples for label in sample.labels} - {"le"}
 
 
-def scrape(*registries: CollectorRegistry) -> Samples:
-    """Samples as Prometheus has them from a pod."""
-    place = {"namespace": "shop", "pod": "llama-0"}
-    return {
-        (sample.name, tuple(sorted({**place, **sample.labels}.items()))): sample.value
-        for registry in registries
-        for family in registry.collect()
-        for sample in family.samples
-    }
+TARGET = {"namespace", "pod", "exported_namespace"}
+"""Labels that Prometheus gives: of the place a series comes from, and the operator's own of that name."""
+_SELECTOR = re.compile(r"(trail_\w+)(?:\{([^}]*)\})?(\[[^\]]+\])?")
+_MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
+_BY = re.compile(r"by \(([^)]*)\)")
+
+
+def check_query(query: str) -> set[str]:
+    """The series that a query asks for.
+
+    Raises AssertionError where the page lists no such name or label, or a range is of what does not grow.
+    """
+    known, found, labels = series_names(page()), set(), set(TARGET)
+    for name, matchers, a_range in _SELECTOR.findall(query):
+        assert name in known, f"{name} is no series of docs/metrics.md"
+        family, listed = known[name]
+        own = {*listed.labels, *TARGET} | ({"le"} if name.endswith("_bucket") else set())
+        for label in _MATCHER.findall(matchers):
+            assert label in own, f"{family} has no label {label}"
+        grows = listed.kind in ("counter", "histogram", "summary")
+        assert grows == bool(a_range), f"{name}: {listed.kind}, range {a_range!r}"
+        found.add(name)
+        labels |= own
+    for names in _BY.findall(query):
+        assert set(names.split(", ")) <= labels, f"by {names}: no series has it"
+    return found
