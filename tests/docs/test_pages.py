@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from trail.cli import COMMANDS
+from trail.engine.start.features import _CHECKS
 from trail.policy.controller import LEVELS, Law
 from trail.policy.guard import Guard
 from trail.policy.spec import POLICY_NAMES, PolicySpec
@@ -117,6 +118,11 @@ def test_trail_commands_parse(line: str) -> None:
 def test_numbers_are_those_of_the_code(page: str) -> None:
     for stated in STATED[page]:
         assert stated in text(page), stated
+
+
+def test_every_feature_with_which_trail_steps_aside_is_named() -> None:
+    stated = re.findall(r"^- (.*)\.$", (ROOT / "docs/serve.md").read_text(), re.MULTILINE)
+    assert stated == [reason for _, reason in _CHECKS]
 
 
 def test_the_options_of_the_sidecar_are_those_of_the_code() -> None:
