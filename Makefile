@@ -81,7 +81,7 @@ e2e: env ## Install and use TRAIL on the cluster in KUBECONFIG
 docs: env ## README, docs, examples and experiments as a site (build/site); a broken link is an error
 	rm -rf $(BUILD)/pages && mkdir -p $(BUILD)/pages
 	cp -R --parents README.md CONTRIBUTING.md docs examples benchmarks/README.md benchmarks/results $(BUILD)/pages
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 protos: env ## Regenerate the gRPC stubs
 	$(PY) protos/generate.py
