@@ -15,7 +15,7 @@ DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo observe test check test-fast bench-peak bench-overhead eval fidelity sim sim-quick sim-control \
-        e2e e2e-node protos lock images release-dry-run clean
+        e2e e2e-node docs protos lock images release-dry-run clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -77,6 +77,11 @@ e2e-node: env ## Install and use TRAIL on a real node, with real vLLM (needs roo
 
 e2e: env ## Install and use TRAIL on the cluster in KUBECONFIG
 	TRAIL_E2E=1 $(PY) -m pytest tests/e2e
+
+docs: env ## README, docs, examples and experiments as a site (build/site); a broken link is an error
+	rm -rf $(BUILD)/pages && mkdir -p $(BUILD)/pages
+	cp -R --parents README.md CONTRIBUTING.md docs examples benchmarks/README.md benchmarks/results $(BUILD)/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 protos: env ## Regenerate the gRPC stubs
 	$(PY) protos/generate.py
