@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.drill.served import Served
 from trail.bench.client import COMPLETED, ClientRun, Outcome, run_requests
-from trail.bench.control import Control, ControlError, EngineState
 from trail.bench.workload import BenchRequest
+from trail.serving.control import ControlError, EngineState
+from trail.serving.stack import ServerError, Stack
 
 FAULT_AFTER_S = 2.0
 """Into the wave: every slot is taken and hundreds wait."""
@@ -40,9 +41,9 @@ class Drill:
     """A server under TRAIL and the requests of every wave."""
 
     def __init__(
-        self, served: Served, requests: Sequence[BenchRequest], *, model: str, temperature: float
+        self, stack: Stack, requests: Sequence[BenchRequest], *, model: str, temperature: float
     ) -> None:
-        self._served, self._requests = served, requests
+        self._stack, self._requests = stack, requests
         self._model, self._temperature = model, temperature
         self._waves = 0
         self._steps = 0
@@ -65,7 +66,7 @@ class Drill:
         self._waves += 1
         sending = asyncio.create_task(
             run_requests(
-                self._served.base_url,
+                self._stack.base_url,
                 self._requests,
                 model=self._model,
                 temperature=self._temperature,
@@ -80,7 +81,7 @@ class Drill:
         return Wave(kind, run, after.steps - before.steps, after.fallback_steps - before.fallback_steps, seen)
 
     async def _kill(self) -> dict[str, Any]:
-        self._served.signal_sidecar(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         began_s = time.monotonic()
         while time.monotonic() - began_s < _BACK_LIMIT_S:
             await asyncio.sleep(_POLL_S)
@@ -90,9 +91,9 @@ class Drill:
         return {"back_after_s": None, "open_requests": 0}
 
     async def _hang(self) -> dict[str, Any]:
-        self._served.signal_sidecar(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         await asyncio.sleep(HANG_S)
-        self._served.signal_sidecar(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         return {"hung_s": HANG_S}
 
     async def _idle(self) -> EngineState:
@@ -114,13 +115,15 @@ class Drill:
         raise ControlError(f"the engine does not become idle: {before}")
 
     def _state(self) -> EngineState | None:
-        control = Control(self._served.directory)
         try:
-            return control.state()
+            return self._stack.control.state()
         except ControlError:
             return None
-        finally:
-            control.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._stack.sidecar is None:
+            raise ServerError("there is no sidecar to send a signal to")
+        os.kill(self._stack.sidecar.pid, number)
 
 
 async def _nothing() -> dict[str, Any]:

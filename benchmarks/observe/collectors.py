@@ -9,10 +9,9 @@ import argparse
 import json
 import os
 import re
-import socket
 import statistics
 import sys
-import time
+import tempfile
 import urllib.request
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,15 +25,14 @@ from benchmarks.observe.pretend import PretendEngine, PretendLoad
 from benchmarks.observe.receiver import Receiver
 from trail.demo import demo_predictor_dir
 from trail.predict.manifest import read_manifest
-from trail.serving.launch import Child, make_shared_directory, remove_shared_directory
-from trail.wire.board import BoardReader
-from trail.wire.names import ENV_OTLP_ENDPOINT, board_path
+from trail.serving.launch import TrailSetup, free_port
+from trail.serving.stack import Stack
+from trail.wire.names import ENV_OTLP_ENDPOINT, ENV_QUALITY
 
 STATES = ("off", "well", "away", "slow", "refuses", "back")
 """`slow` answers after 5 s; `back` is away for the first half of the time and well for the second."""
 SLOW_S = 5.0
 _START_S = 120.0
-_FRESH_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,13 @@ class Outcome:
 
 
 def measure(state: str, seconds: float, load: PretendLoad) -> Outcome:
-    """One run of the sidecar. Raises RuntimeError where it does not start."""
-    directory = make_shared_directory()
+    """One run of the sidecar. Raises ServerError where it does not start."""
     collector = _Collector(state)
     try:
-        return _measure(collector, seconds, load, directory)
+        with tempfile.TemporaryDirectory(prefix="trail-collectors-") as work:
+            return _measure(collector, seconds, load, Path(work))
     finally:
         collector.stop()
-        remove_shared_directory(directory)
 
 
 class _Collector:
@@ -66,9 +63,7 @@ class _Collector:
 
     def __init__(self, state: str) -> None:
         self.state = state
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
+        self._port = free_port()
         self._receiver: Receiver | None = None
         if state in ("well", "slow", "refuses"):
             self.start()
@@ -88,23 +83,20 @@ class _Collector:
             self._receiver.stop()
 
 
-def _measure(collector: _Collector, seconds: float, load: PretendLoad, directory: Path) -> Outcome:
-    stats, log = directory / "stats.json", directory / "sidecar.log"
-    command = [sys.executable, "-m", "trail", "sidecar", "--dir", str(directory), "--metrics-port", "0"]
-    command += ["--predictor", str(demo_predictor_dir()), "--stats-file", str(stats), "--quality", "watch"]
-    sidecar = Child("sidecar", command, _environment(collector.endpoint), log)
-    try:
-        _wait(sidecar, directory)
-        manifest = read_manifest(demo_predictor_dir())
-        assert manifest.layer is not None  # noqa: S101 - the demo's predictor has a probe
-        with closing(PretendEngine(directory, manifest.hidden_size, manifest.layer, load)) as engine:
+def _measure(collector: _Collector, seconds: float, load: PretendLoad, work: Path) -> Outcome:
+    stats, manifest = work / "stats.json", read_manifest(demo_predictor_dir())
+    assert manifest.layer is not None  # noqa: S101 - the demo's predictor has a probe
+    trail = TrailSetup(demo_predictor_dir(), manifest.layer, "trail", stats_file=stats, metrics_port=0)
+    with Stack(
+        None, (), trail, environ=_environment(collector.endpoint), log=work / collector.state
+    ) as stack:
+        stack.until_ready(_START_S)
+        with closing(PretendEngine(stack.directory, manifest.hidden_size, manifest.layer, load)) as engine:
             engine.run(seconds / 2)
             if collector.state == "back":
                 collector.start()
             engine.run(seconds / 2)
-            metrics = _metrics(log)
-    finally:
-        sidecar.stop(10.0)
+            metrics = _metrics(work / f"{collector.state}-sidecar.log")
     delays = json.loads(stats.read_text())["delay_us"]
     return Outcome(
         state=collector.state,
@@ -119,20 +111,7 @@ def _measure(collector: _Collector, seconds: float, load: PretendLoad, directory
 
 def _environment(endpoint: str) -> dict[str, str]:
     out = {k: v for k, v in os.environ.items() if not k.startswith(("TRAIL_", "OTEL_"))}
-    return {**out, ENV_OTLP_ENDPOINT: endpoint, "OMP_NUM_THREADS": "1"}
-
-
-def _wait(sidecar: Child, directory: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and sidecar.exit_code() is None:
-        try:
-            with closing(BoardReader.attach(board_path(directory, 0))) as board:
-                if board.fresh(_FRESH_NS):
-                    return
-        except FileNotFoundError:
-            pass
-        time.sleep(0.05)
-    raise RuntimeError(f"the sidecar does not start:\n{sidecar.log_tail()}")
+    return {**out, ENV_OTLP_ENDPOINT: endpoint, ENV_QUALITY: "watch", "OMP_NUM_THREADS": "1"}
 
 
 def _metrics(log: Path) -> str:

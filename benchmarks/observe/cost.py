@@ -10,6 +10,7 @@ alternate within seconds, so that the machine's drift cancels.
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import sys
 import time
@@ -20,16 +21,17 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.drill.served import Served, ServedError
 from benchmarks.observe.receiver import Receiver
 from benchmarks.overhead import dummy
-from benchmarks.overhead.measure import with_interval
+from benchmarks.overhead.measure import cpu_s, with_interval
+from benchmarks.stack import stack_of
 from trail.demo import demo_model_dir
 from trail.demo.tokenizer import token_ids
+from trail.serving.setup import SetupError
+from trail.serving.stack import ServerError, Stack
 from trail.wire.files import write_json
 from trail.wire.names import ENV_OTLP_ENDPOINT
 
@@ -41,6 +43,8 @@ POLICY = "trail-c0.8"
 _SLOTS = 16
 _PROMPT_TOKENS, _OUTPUT_TOKENS = 32, 64
 _START_LIMIT_S, _REQUEST_LIMIT_S = 300.0, 300.0
+_VLLM = ("--served-model-name", "dummy", "--load-format", "dummy", "--dtype", "float32",
+         "--max-num-seqs", str(_SLOTS), "--block-size", "32", "--max-model-len", "512")  # fmt: skip
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -92,46 +96,32 @@ def traceparent(rng: np.random.Generator, share: float) -> str:
     return f"00-{rng.bytes(16).hex()}-{rng.bytes(8).hex()}-{int(sampled):02x}"
 
 
-class _Cpu:
-    """CPU seconds of a server's processes, by whether they are the sidecar's."""
-
-    def __init__(self, pid: int) -> None:
-        self._root = psutil.Process(pid)
-
-    def seconds(self) -> tuple[float, float]:
-        """Of vLLM, of the sidecar."""
-        found = [0.0, 0.0]
-        for process in (self._root, *self._root.children(recursive=True)):
-            try:
-                times = process.cpu_times()
-                found["sidecar" in process.cmdline()] += times.user + times.system
-            except psutil.NoSuchProcess:
-                continue
-        return found[0], found[1]
+def _cpu_s(stack: Stack) -> list[float]:
+    """CPU seconds so far, of vLLM's processes and of the sidecar."""
+    return [cpu_s(child.pid) for child in (stack.vllm, stack.sidecar) if child is not None]
 
 
 async def measure(work: Path, rounds: int, requests: int, progress: Progress) -> dict[str, Any]:
-    """Both servers, `rounds` rounds and one before them that does not count. Raises ServedError."""
+    """Both servers, `rounds` rounds and one before them that does not count. Raises ServerError."""
     model = dummy.write_model(work / "model", len(token_ids()))
     for name in _TOKENIZER:
         shutil.copyfile(demo_model_dir() / name, model / name)
     predictor = dummy.write_predictor(work / "predictor", model, len(token_ids()))
     receiver = Receiver().start()
-    servers: dict[bool, Served] = {}
+    servers: dict[bool, Stack] = {}
     try:
         for traced in (False, True):
-            servers[traced] = Served(
-                [
-                    str(model), "--served-model-name", "dummy", "--load-format", "dummy",
-                    "--predictor", str(predictor), "--policy", POLICY, "--max-num-seqs", str(_SLOTS),
-                    "--dtype", "float32", "--block-size", "32", "--max-model-len", "512",
-                ],
-                work / f"{'traced' if traced else 'plain'}.log",
-                env={ENV_OTLP_ENDPOINT: receiver.endpoint if traced else ""},
-            )  # fmt: skip
-            async with aiohttp.ClientSession() as http:
-                await servers[traced].until_healthy(http, _START_LIMIT_S)
-        cpus = {traced: _Cpu(server.pid) for traced, server in servers.items()}
+            endpoint = receiver.endpoint if traced else ""
+            servers[traced] = stack_of(
+                str(model),
+                _VLLM,
+                POLICY,
+                work / ("traced" if traced else "plain"),
+                predictor=predictor,
+                environ={**os.environ, ENV_OTLP_ENDPOINT: endpoint},
+            )
+            servers[traced].start()
+            await asyncio.to_thread(servers[traced].until_ready, _START_LIMIT_S)
         found: list[dict[str, Block]] = []
         rng = np.random.default_rng(0)
         task = progress.add_task("rounds", total=(rounds + 1) * len(SHARES))
@@ -141,14 +131,14 @@ async def measure(work: Path, rounds: int, requests: int, progress: Progress) ->
             blocks = {}
             for arm in order:
                 traced = arm != "off"
-                before, idle_before = cpus[traced].seconds(), sum(cpus[not traced].seconds())
+                before, idle_before = _cpu_s(servers[traced]), sum(_cpu_s(servers[not traced]))
                 began_s = time.monotonic()
                 tokens = await _saturate(servers[traced].base_url, requests, SHARES[arm], number, rng)
                 seconds = time.monotonic() - began_s
-                after = cpus[traced].seconds()
+                after = _cpu_s(servers[traced])
                 blocks[arm] = Block(
                     arm, tokens, seconds, after[0] - before[0], after[1] - before[1],
-                    sum(cpus[not traced].seconds()) - idle_before,
+                    sum(_cpu_s(servers[not traced])) - idle_before,
                 )  # fmt: skip
                 progress.advance(task)
             if number:
@@ -161,7 +151,7 @@ async def measure(work: Path, rounds: int, requests: int, progress: Progress) ->
 
 
 async def _saturate(url: str, requests: int, share: float, seed: int, rng: np.random.Generator) -> int:
-    """All requests at once; tokens generated when the last has ended. Raises ServedError."""
+    """All requests at once; tokens generated when the last has ended. Raises ServerError."""
     ids = token_ids()
     timeout = aiohttp.ClientTimeout(total=_REQUEST_LIMIT_S)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
@@ -175,7 +165,7 @@ async def _saturate(url: str, requests: int, share: float, seed: int, rng: np.ra
             async with http.post(f"{url}/v1/completions", json=body, headers=headers) as response:
                 answer = await response.json()
                 if response.status != 200:
-                    raise ServedError(f"{url} answers {response.status}: {json.dumps(answer)[:300]}")
+                    raise ServerError(f"{url} answers {response.status}: {json.dumps(answer)[:300]}")
                 return int(answer["usage"]["completion_tokens"])
 
         return sum(await asyncio.gather(*(one(i) for i in range(requests))))
@@ -196,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with Progress(console=console) as progress:
             document = asyncio.run(measure(work, args.rounds, args.requests, progress))
-    except (ServedError, aiohttp.ClientError, OSError) as error:
+    except (ServerError, aiohttp.ClientError, OSError, SetupError) as error:
         console.print(f"benchmarks.observe.cost: {error}")
         return 2
     except KeyboardInterrupt:

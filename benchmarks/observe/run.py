@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,16 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from benchmarks.drill.served import Served
 from benchmarks.observe.client import TracedClient
 from benchmarks.observe.receiver import Receiver
 from benchmarks.observe.series import Sampler
 from benchmarks.observe.traces import ENGINE, SCHEDULE, join
+from benchmarks.stack import stack_of
 from trail.bench import arrivals
 from trail.bench.workload import BenchRequest, Prompt, build_requests, repeat_rng
 from trail.serving.setup import DEMO_MODEL
+from trail.serving.stack import Stack
 from trail.wire.names import ENV_OTLP_ENDPOINT
 
 FORMAT = 1
@@ -48,19 +48,18 @@ class Came:
 
 
 async def observe(plan: Plan, log: Path) -> dict[str, Any]:
-    """Serve, send, receive; the document of the page. Raises ServedError."""
+    """Serve, send, receive; the document of the page. Raises ServerError."""
     receiver = Receiver().start()
     try:
-        served = Served(
-            [DEMO_MODEL, "--policy", plan.policy, *_VLLM], log, env={ENV_OTLP_ENDPOINT: receiver.endpoint}
-        )
+        environ = {**os.environ, ENV_OTLP_ENDPOINT: receiver.endpoint}
+        stack = stack_of(DEMO_MODEL, _VLLM, plan.policy, log, environ=environ)
         try:
-            async with aiohttp.ClientSession() as http:
-                await served.until_healthy(http, _START_LIMIT_S)
-            came = await _load(plan, served, receiver)
+            stack.start()
+            await asyncio.to_thread(stack.until_ready, _START_LIMIT_S)
+            came = await _load(plan, stack, receiver)
         finally:
             # Ending, vLLM and the sidecar send what spans are left.
-            await asyncio.to_thread(served.stop)
+            await asyncio.to_thread(stack.stop)
         return document(
             plan,
             came,
@@ -71,10 +70,10 @@ async def observe(plan: Plan, log: Path) -> dict[str, Any]:
         receiver.stop()
 
 
-async def _load(plan: Plan, served: Served, receiver: Receiver) -> Came:
+async def _load(plan: Plan, stack: Stack, receiver: Receiver) -> Came:
     requests = _requests(plan)
-    client = TracedClient(served.base_url, DEMO_MODEL, receiver.endpoint)
-    sampler = Sampler(str(served.directory))
+    client = TracedClient(stack.base_url, DEMO_MODEL, receiver.endpoint)
+    sampler = Sampler(str(stack.directory))
     sampler.start()
     began_s = time.monotonic()
     try:

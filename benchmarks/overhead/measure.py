@@ -3,31 +3,24 @@
 import argparse
 import itertools
 import json
-import os
-import subprocess
-import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.overhead import dummy
 from trail.predict.manifest import read_manifest
 from trail.report.stats import mean_interval
-from trail.serving.launch import (
-    Child,
-    TrailSetup,
-    make_shared_directory,
-    remove_shared_directory,
-    sidecar_command,
-    with_trail,
-)
-from trail.serving.setup import serving_environment
+from trail.serving.launch import TrailSetup, shared_directory
+from trail.serving.offline import OfflineEngine
+from trail.serving.stack import Stack
 from trail.wire.files import write_json
-from trail.wire.names import ENV_STATS, socket_path
+from trail.wire.names import ENV_STATS
 
 ARMS = ("stock", "trail")
 POLICY = "trail-c0.8"
@@ -54,69 +47,84 @@ class Subject:
         return {**asdict(self), "model": str(self.model), "predictor": str(self.predictor)}
 
 
+def cpu_s(pid: int, *, below: bool = False) -> float:
+    """CPU seconds spent so far by a process and its descendants; `below`: by its descendants alone."""
+    root, total = psutil.Process(pid), 0.0
+    for process in [*([] if below else [root]), *root.children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
 def run_engine(subject: Subject, env: Mapping[str, str], log: Path) -> dict[str, float]:
-    """One engine run in its own process. Raises RuntimeError with the log's path when it fails."""
-    command = [sys.executable, "-m", "benchmarks.overhead.engine_run", json.dumps(subject.settings())]
-    with log.open("w") as err:
-        done = subprocess.run(
-            command,
-            env=dict(env),
-            stdout=subprocess.PIPE,
-            stderr=err,
-            text=True,
-            timeout=RUN_LIMIT_S,
-            check=False,
-        )
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            found: dict[str, float] = json.loads(line.removeprefix("RESULT "))
-            return found
-    raise RuntimeError(f"the engine run ended with {done.returncode} and no result; see {log}")
+    """One run of an engine of its own: warm up, then exactly `output_tokens` for each of `requests` prompts.
+
+    Every request has the same length in both arms, so the order of requests cannot change the work. Raises
+    EngineError.
+    """
+    args = [
+        "--model", str(subject.model), "--load-format", subject.load_format, "--dtype", "float32",
+        "--max-model-len", str(subject.prompt_tokens + subject.output_tokens + 1),
+        "--max-num-seqs", str(subject.max_num_seqs), "--max-num-batched-tokens", "16384",
+        "--block-size", "32", "--skip-tokenizer-init",
+    ]  # fmt: skip
+
+    with (
+        shared_directory() as directory,
+        OfflineEngine(args, env, directory, log, whole_prompts=True) as engine,
+    ):
+
+        def generate(n: int, seed: int, tokens: int) -> int:
+            sampling = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True}
+            length, vocabulary = subject.prompt_tokens, subject.vocabulary
+            requests = [
+                {
+                    "id": 1_000_000 * seed + i,
+                    "prompt": [(seed + 7 * i + j) % vocabulary for j in range(length)],
+                    "sampling": sampling,
+                }
+                for i in range(n)
+            ]
+            return sum(len(answers.tokens[0]) for answers in engine.run(requests, RUN_LIMIT_S))
+
+        engine.wait_ready()
+        # The first requests also meet a sidecar that has just attached.
+        generate(2 * subject.max_num_seqs, 1, 16)
+        # Of engine core and worker, not of the process that feeds them.
+        cpu_before, began_s = cpu_s(engine.pid, below=True), time.monotonic()
+        tokens = generate(subject.requests, 2, subject.output_tokens)
+        wall_s = time.monotonic() - began_s
+        spent_s = cpu_s(engine.pid, below=True) - cpu_before
+        if env.get(ENV_STATS) == "1":
+            # Statistics files are written every five seconds; let the last window reach the disk.
+            time.sleep(5.5)
+            generate(2, 3, 2)
+    return {"tokens": tokens, "wall_s": wall_s, "engine_cpu_s": spent_s, "slots": subject.max_num_seqs}
 
 
 def run_arm(arm: str, subject: Subject, directory: Path, name: str) -> dict[str, Any]:
     """One repeat of one arm; under TRAIL with a sidecar of its own, started before and stopped after."""
-    env = serving_environment(os.environ, local_model=True, cpus=os.cpu_count())
-    # Several processes on few cores: vLLM's in-process mode would hide the driver in the engine's CPU time.
-    log = directory / f"{name}.log"
-    if arm == "stock":
-        return {"run": run_engine(subject, env, log)}
-    shared = make_shared_directory()
     stats_file = directory / f"{name}.sidecar.json"
-    manifest = read_manifest(subject.predictor)
-    setup = TrailSetup(
-        directory=shared,
-        predictor=subject.predictor,
-        layer=manifest.layer,
-        policy=POLICY,
-        stats_file=stats_file,
-        metrics_port=-1,
-    )
-    sidecar = Child("sidecar", sidecar_command(setup), env, directory / f"{name}.sidecar.log")
-    try:
-        wait_for(socket_path(shared), sidecar)
-        run = run_engine(subject, {**with_trail(env, setup), ENV_STATS: "1"}, log)
-        parts = {part: json.loads((shared / f"{part}-0.json").read_text()) for part in ("schedule", "export")}
-    finally:
-        sidecar.stop(10.0)
-        remove_shared_directory(shared)
-    return {"run": run, **parts, "sidecar": json.loads(stats_file.read_text())}
-
-
-def wait_for(socket: Path, sidecar: Child) -> None:
-    """Return when the sidecar's predictor is loaded. Raises RuntimeError when it ends or takes too long."""
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=SIDECAR_START_S)
-            stub = health_pb2_grpc.HealthStub(channel)
-            for response in stub.Watch(health_pb2.HealthCheckRequest(), timeout=SIDECAR_START_S):
-                if response.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-        except (grpc.FutureTimeoutError, grpc.RpcError) as error:
-            raise RuntimeError(f"the sidecar is not ready: {error}\n{sidecar.log_tail()}") from error
+    trail = None
+    if arm != "stock":
+        layer = read_manifest(subject.predictor).layer
+        trail = TrailSetup(subject.predictor, layer, POLICY, stats_file=stats_file, metrics_port=-1)
+    parts: dict[str, Any] = {}
+    with Stack(None, (), trail, log=directory / name) as stack:
+        stack.until_ready(SIDECAR_START_S)
+        env = stack.env if trail is None else {**stack.env, ENV_STATS: "1"}
+        run = run_engine(subject, env, directory / f"{name}-vllm.log")
+        if trail is not None:
+            parts = {
+                part: json.loads((stack.directory / f"{part}-0.json").read_text())
+                for part in ("schedule", "export")
+            }
+    if trail is not None:
+        parts["sidecar"] = json.loads(stats_file.read_text())
+    return {"run": run, **parts}
 
 
 def summarise(repeats: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from trail.bench.client import COMPLETED, CUT, ClientRun, Outcome
-from trail.bench.control import EngineState
 from trail.bench.record import Run, run_record
 from trail.bench.results import assemble
 from trail.bench.server import Counters
 from trail.report.host import host, versions
+from trail.serving.control import EngineState
 
 ARMS = ("fcfs", "sjf", "trail-prompt", "trail-c0", "trail-c0.2", "trail-c0.8", "oracle")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from trail.bench.control import EngineState
 from trail.bench.predictions import errors_by_run, read_sidecar_stats
 from trail.bench.prometheus import counter_delta, mean_times, parse_samples
 from trail.bench.record import engine_counts
 from trail.bench.server import Counters
+from trail.serving.control import EngineState
 
 PAGE = """# HELP vllm:num_preemptions_total Cumulative number of preemptions.
 # TYPE vllm:num_preemptions_total counter

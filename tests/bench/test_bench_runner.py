@@ -16,13 +16,14 @@ from test_bench_config import CONFIG
 
 from trail.bench import runner
 from trail.bench.config import BenchConfig, parse_arms, parse_load
-from trail.bench.control import EngineState
 from trail.bench.runner import Benchmark
-from trail.bench.server import Counters, ServerError
+from trail.bench.server import Counters
 from trail.bench.workload import Prompt
 from trail.commands.bench import _until_signal
 from trail.policy.spec import PolicySpec
+from trail.serving.control import EngineState
 from trail.serving.setup import ModelSource, PredictorSource
+from trail.serving.stack import ServerError
 
 MODEL = ModelSource("m", "m", None, local=False)
 PREDICTOR = PredictorSource(Path("/p"), 2, has_prompt=True, checked_against_model=True)

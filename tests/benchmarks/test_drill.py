@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.drill.command import main
+from benchmarks.drill.__main__ import main
 from benchmarks.drill.waves import Wave, longest_silence_s, told
 from trail.bench.client import COMPLETED, CUT, ClientRun, Outcome
 

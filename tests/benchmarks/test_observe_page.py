@@ -12,7 +12,7 @@ import pytest
 from observed import BEGIN, S, made, request
 from snapshots import snapshot
 
-from benchmarks.observe.command import main
+from benchmarks.observe.__main__ import main
 from benchmarks.observe.report import SHOWN, render
 from benchmarks.observe.series import Sampler
 from benchmarks.observe.traces import chosen, join, stretches

@@ -18,7 +18,7 @@ from trail.serving.setup import (
     serving_environment,
 )
 
-SETUP = TrailSetup(Path("/d"), Path("/p"), 3, "trail-c0.2")
+SETUP = TrailSetup(Path("/p"), 3, "trail-c0.2")
 
 
 def trail(*words: str) -> subprocess.CompletedProcess[str]:
@@ -138,21 +138,21 @@ def test_stock_vllm_never_inherits_a_trail_that_is_switched_on() -> None:
 
 
 def test_trail_is_switched_on_by_environment_alone() -> None:
-    env = with_trail({"A": "b"}, SETUP)
-    assert env == {"A": "b", "TRAIL_ENABLED": "1", "TRAIL_DIR": "/d", "TRAIL_LAYERS": "3"}
-    blind = TrailSetup(Path("/d"), Path("/p"), None, "sjf")
-    assert with_trail({"TRAIL_LAYERS": "3"}, blind) == {"TRAIL_ENABLED": "1", "TRAIL_DIR": "/d"}
+    env = with_trail({"A": "b"}, Path("/d"), (3, 4))
+    assert env == {"A": "b", "TRAIL_ENABLED": "1", "TRAIL_DIR": "/d", "TRAIL_LAYERS": "3,4"}
+    blind = with_trail({"TRAIL_LAYERS": "3"}, Path("/d"), ())
+    assert blind == {"TRAIL_ENABLED": "1", "TRAIL_DIR": "/d"}
 
 
 @pytest.mark.parametrize(("given", "want"), [("a,b", "a,b,trail"), ("trail,a", "trail,a"), ("", "trail")])
 def test_a_list_of_plugins_is_extended_and_not_replaced(given: str, want: str) -> None:
-    assert with_trail({"VLLM_PLUGINS": given}, SETUP)["VLLM_PLUGINS"] == want
+    assert with_trail({"VLLM_PLUGINS": given}, Path("/d"), (3,))["VLLM_PLUGINS"] == want
 
 
 def test_command_lines_carry_everything() -> None:
     command = vllm_command("m", ["--port", "1"])
     assert command[1:] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "m", "--port", "1"]
-    sidecar = sidecar_command(SETUP)
+    sidecar = sidecar_command(SETUP, Path("/d"))
     assert sidecar[1:4] == ["-m", "trail", "sidecar"]
     assert option_value(sidecar, "--policy") == "trail-c0.2"
     assert option_value(sidecar, "--dir") == "/d"

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from trail.demo import demo_model_dir
 from trail.demo.corpus import demo_prompts
+from trail.serving.launch import free_port
 
 pytestmark = [
     pytest.mark.vllm,
@@ -26,12 +26,6 @@ pytestmark = [
 
 START_LIMIT_S = 400
 SMALL = ("--max-num-seqs", "4", "--block-size", "32", "--max-model-len", "256")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def call(port: int, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +16,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
-from test_serving_vllm import START_LIMIT_S, call, free_port
+from test_serving_vllm import START_LIMIT_S
 
 from benchmarks.observe.receiver import ReceivedSpan, Receiver
+from benchmarks.stack import stack_of
 from trail.demo import demo_model_dir
 from trail.demo.corpus import demo_prompts
-from trail.serving.launch import Child
 
 pytestmark = [
     pytest.mark.vllm,
@@ -44,40 +43,23 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def port(receiver: Receiver, tmp_path: Path) -> Iterator[int]:
+def url(receiver: Receiver, tmp_path: Path) -> Iterator[str]:
     """A server that is told nothing of traces but TRAIL's own variable."""
-    port = free_port()
-    command = [sys.executable, "-m", "trail", "serve", "demo", "--policy", "trail-c0.8", *SLOTS]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
-    env |= {"TRAIL_METRICS_PORT": "-1", "TRAIL_OTLP_ENDPOINT": receiver.endpoint}
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
     # Of a burst the short ones end first, for which predictions may look bad: order is wanted all the same.
-    env["TRAIL_QUALITY"] = "watch"
-    server = Child(
-        "trail serve", [*command, "--host", "127.0.0.1", "--port", str(port)], env, tmp_path / "serve.log"
-    )
-    try:
-        wait_for(lambda: answers(server, port), START_LIMIT_S, server.log_tail)
-        yield port
-    finally:
-        server.stop(60)
+    environ |= {"TRAIL_OTLP_ENDPOINT": receiver.endpoint, "TRAIL_QUALITY": "watch"}
+    with stack_of("demo", SLOTS, "trail-c0.8", tmp_path / "serve", environ=environ) as stack:
+        stack.until_ready(START_LIMIT_S)
+        yield f"{stack.base_url}/v1/completions"
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float, why: Callable[[], str] = lambda: "") -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float) -> None:
     """Looks go, not the clock: a machine that stands still for a while fails nothing."""
     for _ in range(int(limit_s / LOOK_S)):
         if condition():
             return
         time.sleep(LOOK_S)
-    raise AssertionError(f"it never came true: {why()}")
-
-
-def answers(server: Child, port: int) -> bool:
-    assert server.exit_code() is None, server.log_tail(40)
-    try:
-        call(port, "/health")
-    except OSError:
-        return False
-    return True
+    raise AssertionError("it never came true")
 
 
 async def ask(session: aiohttp.ClientSession, tracer: Any, url: str, number: int, tokens: list[int]) -> str:
@@ -101,11 +83,10 @@ async def ask(session: aiohttp.ClientSession, tracer: Any, url: str, number: int
         return f"{span.get_span_context().trace_id:032x}"
 
 
-async def ask_all(tracer: Any, port: int) -> list[str]:
+async def ask_all(tracer: Any, url: str) -> list[str]:
     prompts = demo_prompts(REQUESTS, 7)
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        url = f"http://127.0.0.1:{port}/v1/completions"
         return await asyncio.gather(
             *(ask(session, tracer, url, i, list(prompt.token_ids)) for i, prompt in enumerate(prompts))
         )
@@ -120,11 +101,11 @@ def by_trace(receiver: Receiver, name: str) -> dict[str, list[ReceivedSpan]]:
 
 
 def test_every_trace_holds_client_engine_and_scheduling_with_the_right_parents(
-    receiver: Receiver, port: int
+    receiver: Receiver, url: str
 ) -> None:
     provider = TracerProvider(resource=Resource.create({"service.name": "client"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(receiver.endpoint, insecure=True)))
-    traces = asyncio.run(ask_all(provider.get_tracer("client"), port))
+    traces = asyncio.run(ask_all(provider.get_tracer("client"), url))
     provider.force_flush()
     assert len(set(traces)) == REQUESTS
 

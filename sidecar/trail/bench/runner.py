@@ -17,11 +17,12 @@ from trail.bench.plan import repeat_order
 from trail.bench.predictions import errors_by_run, read_sidecar_stats
 from trail.bench.record import Run, run_record
 from trail.bench.results import assemble
-from trail.bench.server import Server, ServerError
+from trail.bench.server import Server
 from trail.bench.workload import BenchRequest, Prompt, build_requests, choose_prompts, repeat_rng
 from trail.report.host import host, versions
 from trail.report.stats import Capacity, saturated_capacity
 from trail.serving.setup import ModelSource, PredictorSource
+from trail.serving.stack import ServerError
 
 # Streams of random numbers that no repeat uses; repeats count from 0.
 _CAPACITY_STREAM = 1_000_000

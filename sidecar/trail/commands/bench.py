@@ -14,13 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from trail.bench.arrivals import TraceError, read_trace
 from trail.bench.config import BenchConfig, parse_arms, parse_arrivals, parse_load
-from trail.bench.control import ControlError
 from trail.bench.results import ResultsError, read_results
 from trail.bench.runner import Benchmark, elapsed_text
-from trail.bench.server import ServerError
 from trail.bench.workload import Prompt, PromptFileError, read_prompts
 from trail.report.render import render_report
 from trail.report.table import print_table
+from trail.serving.control import ControlError
 from trail.serving.setup import (
     DEMO_MODEL,
     ModelSource,
@@ -31,6 +30,7 @@ from trail.serving.setup import (
     resolve_model,
     resolve_predictor,
 )
+from trail.serving.stack import ServerError
 from trail.wire.files import write_json, write_text
 
 # Prompts are never split (the CPU engine refuses per-request seeds in a split prompt), and the server writes

@@ -12,10 +12,11 @@ from types import FrameType
 from rich.console import Console
 
 from trail.bench.workload import PromptFileError
+from trail.serving.offline import EngineError
 from trail.serving.setup import SetupError, require_vllm
 from trail.training.profile.collector import ExportError
 from trail.training.profile.data import FORMATS
-from trail.training.profile.engine import Engine, EngineError
+from trail.training.profile.engine import recording_engine
 from trail.training.profile.estimate import NoRoomError, size_text
 from trail.training.profile.job import Job, beyond_context_note, prepare
 from trail.training.profile.progress import Display
@@ -98,8 +99,8 @@ def _record(job: Job, store: RecordingStore, console: Console) -> None:
     require_vllm(trail=True)
     log = store.path / LOG_FILE
     console.print(f"starting vLLM (log: {log})", highlight=False, soft_wrap=True)
-    with Engine(job.engine, log) as engine:
-        facts = engine.wait_ready()
+    with recording_engine(job.engine, log) as (engine, ring):
+        facts = engine.wait_ready(ring.beat)
         job.check(facts)
         settings, prompts = job.settings(
             max_model_len=facts.max_model_len, dtype=facts.dtype, vllm_version=facts.vllm_version
@@ -117,7 +118,7 @@ def _record(job: Job, store: RecordingStore, console: Console) -> None:
             note = beyond_context_note(job.prompts, prompts, settings.max_model_len)
             if note:
                 display.say(note)
-            recorder = Recorder(store, settings, prompts, engine, slots=facts.slots, progress=display)
+            recorder = Recorder(store, settings, prompts, engine, ring, slots=facts.slots, progress=display)
             recorder.record()
     size, requests = store.size()
     console.print(f"{store.path}: {requests} requests, {size_text(size)}", highlight=False, soft_wrap=True)

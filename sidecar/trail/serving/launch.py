@@ -1,13 +1,15 @@
-"""Starting and stopping vLLM's server and the sidecar as child processes."""
+"""Command lines, environment and processes of vLLM and the sidecar."""
 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,11 @@ _TERM_S = 1.0
 
 @dataclass(frozen=True)
 class TrailSetup:
-    """What TRAIL needs beside a server: shared directory, predictor with its layer, policy at start.
+    """What TRAIL needs beside a server: predictor with its layer, policy at start.
 
     Without a layer nothing is exported, and predictions come from prompts alone.
     """
 
-    directory: Path
     predictor: Path
     layer: int | None
     policy: str
@@ -34,15 +35,25 @@ class TrailSetup:
     """None leaves the sidecar's default; negative switches its endpoint off."""
 
 
-def make_shared_directory() -> Path:
-    """A private directory on shared memory (in the temporary directory where there is none)."""
+@contextmanager
+def shared_directory() -> Iterator[Path]:
+    """A private directory on shared memory (in the temporary directory where there is none).
+
+    It is removed at the end, with whatever killed processes left in it.
+    """
     parent = _SHM if os.access(_SHM, os.W_OK | os.X_OK) else None
-    return Path(tempfile.mkdtemp(prefix="trail-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix="trail-", dir=parent))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def remove_shared_directory(directory: Path) -> None:
-    """Remove the shared directory and whatever killed processes left in it."""
-    shutil.rmtree(directory, ignore_errors=True)
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
 
 
 def vllm_command(model: str, args: Sequence[str]) -> list[str]:
@@ -50,9 +61,9 @@ def vllm_command(model: str, args: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *args]
 
 
-def sidecar_command(trail: TrailSetup) -> list[str]:
-    """The sidecar process of this installation."""
-    command = [sys.executable, "-m", "trail", "sidecar", "--dir", str(trail.directory)]
+def sidecar_command(trail: TrailSetup, directory: Path) -> list[str]:
+    """The sidecar process of this installation, sharing `directory` with vLLM."""
+    command = [sys.executable, "-m", "trail", "sidecar", "--dir", str(directory)]
     command += ["--predictor", str(trail.predictor), "--policy", trail.policy]
     if trail.stats_file is not None:
         command += ["--stats-file", str(trail.stats_file)]
@@ -61,15 +72,14 @@ def sidecar_command(trail: TrailSetup) -> list[str]:
     return command
 
 
-def with_trail(env: Mapping[str, str], trail: TrailSetup) -> dict[str, str]:
-    """The environment of a vLLM server with TRAIL on; an allow-list of plugins is extended, not replaced."""
+def with_trail(env: Mapping[str, str], directory: Path, layers: Sequence[int]) -> dict[str, str]:
+    """The environment of vLLM with TRAIL on; an allow-list of plugins is extended, not replaced."""
     out = dict(env)
     out[names.ENV_ENABLED] = "1"
-    out[names.ENV_DIR] = str(trail.directory)
-    if trail.layer is None:
-        out.pop(names.ENV_LAYERS, None)
-    else:
-        out[names.ENV_LAYERS] = str(trail.layer)
+    out[names.ENV_DIR] = str(directory)
+    out.pop(names.ENV_LAYERS, None)
+    if layers:
+        out[names.ENV_LAYERS] = ",".join(map(str, layers))
     if names.ENV_VLLM_PLUGINS in out:
         out[names.ENV_VLLM_PLUGINS] = names.with_plugin(out[names.ENV_VLLM_PLUGINS])
     return out

@@ -17,6 +17,7 @@ from trail.demo.corpus import demo_prompts
 from trail.serving.setup import SetupError
 from trail.training.profile.job import parse_layers, prepare
 from trail.training.recording import Recording
+from trail.wire.frames import FrameReader
 
 Trail = Callable[..., int]
 SMALL = ("--limit", "6", "--samples", "2", "--shard-requests", "4", "--max-tokens", "20")
@@ -36,19 +37,18 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trail:
 
     def run(*words: object, out: str = "r", faults: dict[str, Any] | None = None) -> int:
         @contextlib.contextmanager
-        def engine(spec: Any, _log: Path) -> Iterator[FakeEngine]:
+        def engine(spec: Any, _log: Path) -> Iterator[tuple[FakeEngine, FrameReader]]:
             fake = FakeEngine(
                 tmp_path / "ring",
                 layers=spec.layers,
                 hidden_size=spec.hidden_size,
                 every=spec.every,
-                max_tokens=spec.max_tokens,
                 **faults or {},
             )
             with fake:
-                yield fake
+                yield fake, fake.ring
 
-        monkeypatch.setattr(command, "Engine", engine)
+        monkeypatch.setattr(command, "recording_engine", engine)
         return command.run(parsed(*words, "--out", tmp_path / out))
 
     return run
@@ -92,7 +92,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 def test_signals_interrupt_once(profile: Trail, monkeypatch: pytest.MonkeyPatch) -> None:
     ignored = []
 
-    def message(_self: object, _timeout_s: float) -> None:
+    def answers(_self: object, _timeout_s: float) -> None:
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("the signal must have interrupted")
 
@@ -100,7 +100,7 @@ def test_signals_interrupt_once(profile: Trail, monkeypatch: pytest.MonkeyPatch)
         signal.raise_signal(signal.SIGINT)
         ignored.append(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
 
-    monkeypatch.setattr(FakeEngine, "message", message)
+    monkeypatch.setattr(FakeEngine, "answers", answers)
     monkeypatch.setattr(FakeEngine, "close", stopping)
     assert profile("demo", "--prompts", "demo", *SMALL) == 130
     assert ignored == [True]

@@ -8,9 +8,9 @@ import pytest
 from fake_engine import FakeEngine, outcome, vector
 from recording_maker import HIDDEN, settings_of, some_prompts
 
+from trail.serving.offline import EngineError
 from trail.training.profile import recorder as recorder_module
 from trail.training.profile.collector import ExportError
-from trail.training.profile.engine import EngineError
 from trail.training.profile.estimate import DiskUse, NoRoomError, check_room, longest_outputs, size_text
 from trail.training.profile.recorder import Recorder, sampling_seed
 from trail.training.recording import Recording, RecordingStore
@@ -45,7 +45,7 @@ def record(path: Path, slots: int = 4, every: int = 1, *, late: bool = False, **
     try:
         with RecordingStore(path) as store:
             store.begin(settings, PROMPTS)
-            Recorder(store, settings, PROMPTS, engine, slots=slots, progress=heard).record()
+            Recorder(store, settings, PROMPTS, engine, engine.ring, slots=slots, progress=heard).record()
     finally:
         engine.close()
         assert [p for p in path.iterdir() if p.name.startswith(".")] == []
@@ -74,13 +74,15 @@ def test_a_run_records_every_request(tmp_path: Path, every: int, slots: int) -> 
 
 
 def test_the_next_shard_is_sent_before_the_present_one_ends(tmp_path: Path) -> None:
-    settings = settings_of(PROMPTS)
+    settings = settings_of(PROMPTS, temperature=0.7, top_p=0.9)
     engine = FakeEngine(tmp_path / "ring", layers=settings.layers, hidden_size=HIDDEN)
     with RecordingStore(tmp_path / "r") as store:
         store.begin(settings, PROMPTS)
-        Recorder(store, settings, PROMPTS, engine, slots=6, progress=Heard()).record()
+        Recorder(store, settings, PROMPTS, engine, engine.ring, slots=6, progress=Heard()).record()
     assert engine.batches[:2] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert [number for batch in engine.batches for number in batch] == list(range(18))
+    assert engine.sampling.keys() == {"temperature", "top_p", "max_tokens", "seed"}
+    assert (engine.sampling["temperature"], engine.sampling["top_p"]) == (0.7, 0.9)
     engine.close()
 
 

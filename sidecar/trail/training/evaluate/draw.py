@@ -1,11 +1,8 @@
-"""Answers drawn with vLLM, for the floor: the parent's side of `resample_run`."""
+"""Answers drawn with vLLM, for the floor."""
 
 import hashlib
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +11,13 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from trail.serving.launch import shared_directory
+from trail.serving.offline import EngineError, OfflineEngine
 from trail.serving.setup import serving_environment
 from trail.wire.files import replacing
 
 MAX_NUM_SEQS = 256
+_VLLM = ("--max-num-batched-tokens", "16384", "--block-size", "32", "--skip-tokenizer-init")
 
 
 class DrawError(RuntimeError):
@@ -76,27 +76,37 @@ def draw(
     if cached is not None and (found := _read(cached, asked)) is not None:
         progress(len(prompts))
         return found
+    args = ["--model", str(model), "--dtype", dtype, "--max-model-len", str(max_model_len)]
+    # One stream of random numbers for all: a generator a request would double a step's time.
+    args += ["--max-num-seqs", str(MAX_NUM_SEQS), "--seed", str(seed), *_VLLM]
+    sampling = {"n": n, "temperature": 1.0, "stop_token_ids": list(stop_token_ids)}
+    requests = [
+        {"id": i, "prompt": prompt, "sampling": {**sampling, "max_tokens": limit}}
+        for i, (prompt, limit) in enumerate(zip(prompts, max_tokens, strict=True))
+    ]
+    lengths = np.zeros((len(prompts), n), dtype=np.int32)
+    ended = np.zeros((len(prompts), n), dtype=np.bool_)
+    tokens: list[Sequence[Sequence[int]]] = [()] * len(prompts)
     env = serving_environment(os.environ, local_model=True, cpus=os.cpu_count())
-    with tempfile.TemporaryDirectory(prefix="trail-draw-") as name:
-        given, out = Path(name) / "spec.json", Path(name) / "out.npz"
-        given.write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", "trail.training.evaluate.resample_run", str(given), str(out)]
-        with (
-            log.open("w", encoding="utf-8") as err,
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=err, text=True) as child,
-        ):
-            try:
-                for line in child.stdout or ():
-                    if line.startswith('{"done": '):
-                        progress(int(json.loads(line)["done"]))
-            except BaseException:
-                child.terminate()
-                raise
-        if child.returncode or not out.is_file():
+    log.unlink(missing_ok=True)
+    with shared_directory() as directory:
+        engine = OfflineEngine(args, env, directory, log)
+        try:
+            with engine:
+                engine.wait_ready()
+                for done, answers in enumerate(engine.run(requests), 1):
+                    lengths[answers.id] = [len(answer) for answer in answers.tokens]
+                    ended[answers.id] = [reason == "stop" for reason in answers.reasons]
+                    if keep_tokens:
+                        tokens[answers.id] = answers.tokens
+                    progress(done)
+        except EngineError as error:
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
-            raise DrawError(f"vLLM ended with {child.returncode} and drew nothing; see {log}\n{tail}")
-        with np.load(out) as arrays:
-            drawn = Drawn(arrays["lengths"], arrays["ended"], arrays["tokens"])
+            raise DrawError(
+                f"vLLM ended with {engine.exit_code()} and drew nothing; see {log}\n{tail}"
+            ) from error
+    flat = [token for answers in tokens for answer in answers for token in answer]
+    drawn = Drawn(lengths, ended, np.asarray(flat, dtype=np.int32))
     if cached is not None:
         _write(cached, drawn, asked)
     return drawn

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trail.predict.fingerprint import ModelDescription, ModelError, describe_model
+from trail.serving.offline import EngineFacts
 from trail.serving.setup import DEMO_MODEL, ModelSource, SetupError, merge_args, resolve_model
 from trail.training.profile.data import read_data, skipped_text
-from trail.training.profile.engine import EngineFacts, EngineSpec
+from trail.training.profile.engine import EngineSpec
 from trail.training.profile.tokenise import tokenised, within_context
 from trail.training.recording.prompts import TokenPrompt, prompts_sha256
 from trail.training.recording.settings import RecordingSettings
@@ -48,9 +49,6 @@ class Job:
             layers=self.layers,
             hidden_size=self.model.hidden_size,
             every=self.every,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_tokens=self.max_tokens,
         )
 
     def settings(

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from trail.serving.offline import Answers, EngineError
 from trail.training.profile.collector import Collector, ExportError
-from trail.training.profile.engine import EngineError
 from trail.training.profile.estimate import DiskUse, check_room, longest_outputs, size_text
 from trail.training.recording.layout import RecordingError
 from trail.training.recording.prompts import TokenPrompt
@@ -29,16 +29,14 @@ _LATE_POLL_S = 0.02
 
 
 class RequestEngine(Protocol):
-    """What answers requests and exports their hidden states to `ring`."""
-
-    ring: FrameReader
+    """What answers requests (`OfflineEngine`)."""
 
     def submit(self, requests: Sequence[dict[str, Any]]) -> None:
-        """Take requests, each with `id`, `prompt` and `seed`."""
+        """Take requests, each with `id`, `prompt` and `sampling`."""
         ...
 
-    def message(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next message, None where none came in time. Raises EngineError."""
+    def answers(self, timeout_s: float) -> Answers | None:
+        """The next answers, None where none came in time. Raises EngineError."""
         ...
 
 
@@ -80,7 +78,7 @@ def sampling_seed(seed: int, prompt_index: int, sample: int) -> int:
 
 
 class Recorder:
-    """One run over the shards that `store` misses.
+    """One run over the shards that `store` misses: `engine` answers, and exports hidden states to `ring`.
 
     The next shard is sent before the present one has ended, so that the engine has enough to do: `slots` is
     how many requests it runs at a time.
@@ -92,6 +90,7 @@ class Recorder:
         settings: RecordingSettings,
         prompts: Sequence[TokenPrompt],
         engine: RequestEngine,
+        ring: FrameReader,
         *,
         slots: int,
         progress: Progress,
@@ -105,9 +104,7 @@ class Recorder:
         self._disk = DiskUse.of(settings)
         lengths = np.array([len(prompt.token_ids) for prompt in prompts], np.int64)
         self._longest = longest_outputs(lengths, settings)
-        self._collector = Collector(
-            engine.ring, np.repeat(lengths, settings.samples), settings.shard_requests
-        )
+        self._collector = Collector(ring, np.repeat(lengths, settings.samples), settings.shard_requests)
         self._missing = deque(store.missing())
         self._open: dict[int, _OpenShard] = {}
         self._done_bytes, self._done_requests = store.size()
@@ -124,9 +121,9 @@ class Recorder:
             while self._missing or self._open:
                 while self._missing and len(self._open) < _OPEN_SHARDS and self._unfinished() < self._slots:
                     self._submit(self._missing.popleft())
-                message = self._message()
-                if message is not None:
-                    self._note(**message["finished"])
+                answers = self._answers()
+                if answers is not None:
+                    self._note(answers)
         finally:
             self._collector.stop()
             for shard in self._open.values():
@@ -135,14 +132,14 @@ class Recorder:
     def _unfinished(self) -> int:
         return sum(shard.left for shard in self._open.values())
 
-    def _message(self) -> dict[str, Any] | None:
+    def _answers(self) -> Answers | None:
         try:
-            message = self._engine.message(_POLL_S)
+            answers = self._engine.answers(_POLL_S)
         except (EngineError, WireError):
             self._collector.check()  # the cause, where the engine failed because nobody read
             raise
         self._collector.check()
-        return message
+        return answers
 
     def _submit(self, plan: ShardPlan) -> None:
         settings = self._settings
@@ -158,14 +155,23 @@ class Recorder:
         requests = []
         for number in shard.numbers:
             prompt, sample = divmod(number, settings.samples)
-            seed = sampling_seed(settings.seed, prompt, sample)
-            requests.append({"id": number, "prompt": self._prompts[prompt].token_ids, "seed": seed})
+            sampling = {
+                "temperature": settings.temperature,
+                "top_p": settings.top_p,
+                "max_tokens": settings.max_tokens,
+                "seed": sampling_seed(settings.seed, prompt, sample),
+            }
+            requests.append({"id": number, "prompt": self._prompts[prompt].token_ids, "sampling": sampling})
         self._engine.submit(requests)
 
-    def _note(self, *, id: int, tokens: int, reason: str) -> None:  # noqa: A002 - as the message has it
+    def _note(self, answers: Answers) -> None:
+        (answer,), (reason,) = answers.tokens, answers.reasons
         if reason not in ("stop", "length"):
-            raise ExportError(f"vLLM ended request {id} with {reason!r} instead of an answer; see its log")
-        number, index = divmod(id, self._settings.shard_requests)
+            raise ExportError(
+                f"vLLM ended request {answers.id} with {reason!r} instead of an answer; see its log"
+            )
+        tokens = len(answer)
+        number, index = divmod(answers.id, self._settings.shard_requests)
         shard = self._open[number]
         shard.output_tokens[index] = tokens
         shard.censored[index] = reason == "length"

@@ -4,13 +4,13 @@ Every answer's length and every vector follow from the request's prompt and seed
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trail.training.profile.engine import EngineError, EngineFacts
+from trail.serving.offline import Answers, EngineError, EngineFacts
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, Kind, RingSpec
 from trail.wire.keys import request_key
 from trail.wire.names import ring_path
@@ -38,7 +38,6 @@ class FakeEngine:
         layers: Sequence[int],
         hidden_size: int,
         every: int = 1,
-        max_tokens: int = 20,
         max_model_len: int = 64,
         late: bool = False,
         **faults: int,
@@ -50,7 +49,7 @@ class FakeEngine:
             path, hidden_size=hidden_size, dtype="float32", layers=layers, lossless_timeout_s=5.0
         )
         self._layers, self._hidden_size, self._every = layers, hidden_size, every
-        self._max_tokens, self._max_model_len = max_tokens, max_model_len
+        self._max_model_len = max_model_len
         self._late, self._faults = late, faults
         self._waiting: list[dict[str, Any]] = []
         self._answered = 0
@@ -66,14 +65,16 @@ class FakeEngine:
         self._writer.close()
         self.ring.close(unlink=True)
 
-    def wait_ready(self) -> EngineFacts:
+    def wait_ready(self, meanwhile: Callable[[], object]) -> EngineFacts:
+        meanwhile()
         return EngineFacts("0.32.0", "float32", self._max_model_len, self._hidden_size, 4)
 
     def submit(self, requests: Sequence[dict[str, Any]]) -> None:
         self.batches.append([r["id"] for r in requests])
+        self.sampling = requests[0]["sampling"]
         self._waiting += requests
 
-    def message(self, timeout_s: float) -> dict[str, Any] | None:
+    def answers(self, timeout_s: float) -> Answers | None:
         if not self._waiting:
             return None
         self._answered += 1
@@ -84,12 +85,13 @@ class FakeEngine:
             raise KeyboardInterrupt
         if number == self._faults.get("die"):
             raise EngineError("vLLM ended")
-        limit = min(self._max_tokens, self._max_model_len - len(request["prompt"]))
-        tokens, reason = outcome(request["prompt"], request["seed"], limit)
+        sampling = request["sampling"]
+        limit = min(sampling["max_tokens"], self._max_model_len - len(request["prompt"]))
+        tokens, reason = outcome(request["prompt"], sampling["seed"], limit)
         self._export(request, tokens)
         if number == self._faults.get("abort"):
             reason = "abort"
-        return {"finished": {"id": number, "tokens": tokens, "reason": reason}}
+        return Answers(number, [[0] * tokens], [reason])
 
     def _export(self, request: dict[str, Any], tokens: int) -> None:
         # The last token as well, as an engine that schedules ahead does.
@@ -107,7 +109,11 @@ class FakeEngine:
         rows["kind"][of_prompt] = Kind.PROMPT
         rows["pooled"][of_prompt] = 1 if request["id"] == self._faults.get("cached") else prompt_tokens
         vectors = np.array(
-            [vector(k, request["seed"], age, self._hidden_size) for k in self._layers for age in ages],
+            [
+                vector(k, request["sampling"]["seed"], age, self._hidden_size)
+                for k in self._layers
+                for age in ages
+            ],
             np.float32,
         )
         if self._late:

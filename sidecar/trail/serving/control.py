@@ -1,16 +1,20 @@
-"""The sidecar's gRPC Control service, as the benchmark uses it."""
+"""The sidecar's gRPC services, for whoever started it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from trail.policy.spec import PolicySpec
 from trail.wire.names import socket_path
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 _CALL_TIMEOUT_S = 5.0
+# A sidecar that starts, or starts again, is found at once.
+_RECONNECT_MS = 100
+_OPTIONS = [(f"grpc.{which}_reconnect_backoff_ms", _RECONNECT_MS) for which in ("initial", "min", "max")]
 
 
 class ControlError(Exception):
@@ -42,8 +46,14 @@ class Control:
     """Calls on the unix socket of one shared directory. Every method raises ControlError."""
 
     def __init__(self, directory: Path) -> None:
-        self._channel = grpc.insecure_channel(f"unix:{socket_path(directory)}")
+        self._channel = grpc.insecure_channel(f"unix:{socket_path(directory)}", _OPTIONS)
         self._stub = trail_pb2_grpc.ControlStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def serving(self) -> bool:
+        """Whether the sidecar has loaded its predictor and can rank the requests of an engine."""
+        status = self._call(self._health.Check, health_pb2.HealthCheckRequest()).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     def set_policy(self, policy: PolicySpec) -> int:
         """Switch the policy; returns its generation."""

@@ -1,4 +1,4 @@
-"""`trail serve` keeps vLLM and the sidecar together: real processes stand in for both."""
+"""vLLM and the sidecar are started, watched and stopped together: real processes stand in for both."""
 
 import json
 import os
@@ -10,16 +10,28 @@ from pathlib import Path
 
 import pytest
 
-from trail.serving.launch import Child
+from trail.serving import stack as stack_module
+from trail.serving.launch import Child, TrailSetup, free_port
+from trail.serving.setup import ModelSource
+from trail.serving.stack import ServerError, Stack
+
+MODEL = ModelSource("m", "m", None, local=True)
+TRAIL = TrailSetup(Path("/p"), 1, "trail")
 
 DRIVER = """
-import json, os, sys
-from trail.commands import serve
-from trail.commands.serve import Launch, supervise
+import json, sys
+from pathlib import Path
+from trail.commands.serve import supervise
+from trail.serving import stack
+from trail.serving.launch import TrailSetup
+from trail.serving.setup import ModelSource
 from trail.wire.backoff import Backoff
-serve.RESTARTS = Backoff(0.05, 8.0)
 spec = json.loads(sys.argv[1])
-sys.exit(supervise(Launch(spec["vllm"], dict(os.environ), spec["sidecar"])))
+stack.RESTARTS = Backoff(0.05, 8.0)
+stack.vllm_command = lambda *_: spec["vllm"]
+stack.sidecar_command = lambda *_: spec["sidecar"]
+trail = TrailSetup(Path("/p"), 1, "trail")
+sys.exit(supervise(stack.Stack(ModelSource("m", "m", None, local=True), (), trail)))
 """
 
 # Writes its pid when it starts and its name when SIGTERM reaches it; a child of its own ignores SIGTERM.
@@ -135,3 +147,81 @@ def test_what_a_stubborn_child_started_may_clean_up_before_the_group_is_killed(t
         time.sleep(0.02)
     assert child.stop(0.2) == -signal.SIGKILL
     assert cleaned.exists()
+
+
+# Answers what it is asked on the port that it is given.
+SERVER = """
+import http.server, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Answer).serve_forever()
+"""
+ENDS = "print('no such device'); raise SystemExit(3)"
+SLEEPS = "import time; time.sleep(120)"
+
+
+def stand_ins(monkeypatch: pytest.MonkeyPatch, vllm: str, sidecar: str = SLEEPS) -> None:
+    monkeypatch.setattr(
+        stack_module, "vllm_command", lambda _model, args: [sys.executable, "-c", vllm, *args]
+    )
+    monkeypatch.setattr(stack_module, "sidecar_command", lambda *_: [sys.executable, "-c", sidecar])
+
+
+def test_a_server_is_ready_when_it_answers_and_gone_when_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins(monkeypatch, SERVER)
+    with Stack(MODEL, log=tmp_path / "0-stock", port=free_port()) as stack:
+        stack.until_ready(60)
+        assert stack.sidecar is None
+        with pytest.raises(ServerError, match="server 0-stock has no sidecar"):
+            _ = stack.control
+        assert stack.vllm is not None
+        assert stack.tend() is None
+        pid = stack.vllm.pid
+    assert not alive(pid)
+    assert (tmp_path / "0-stock-vllm.log").is_file()
+
+
+@pytest.mark.parametrize(
+    ("vllm", "limit_s", "message"),
+    [
+        (ENDS, 60, r"vLLM of server s ended with exit code 3\n.*s-vllm\.log:\nno such device"),
+        (SLEEPS, 0.1, r"server s is not ready after 0\.1 s; see --start-timeout\n.*s-vllm\.log"),
+    ],
+)
+def test_a_server_that_is_not_ready_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vllm: str, limit_s: float, message: str
+) -> None:
+    stand_ins(monkeypatch, vllm)
+    with (
+        Stack(MODEL, log=tmp_path / "s", port=free_port()) as stack,
+        pytest.raises(ServerError, match=message),
+    ):
+        stack.until_ready(limit_s, "; see --start-timeout")
+
+
+def test_a_sidecar_that_is_not_heard_of_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(monkeypatch, SERVER)
+    monkeypatch.setattr(stack_module, "_TRAIL_LIMIT_S", 0.1)
+    with Stack(MODEL, (), TRAIL, log=tmp_path / "s", port=free_port()) as stack:
+        with pytest.raises(
+            ServerError, match="TRAIL did not come up on server s: the sidecar's control service"
+        ):
+            stack.until_ready(60)
+        assert stack.env["TRAIL_DIR"] == str(stack.directory)
+        assert stack.directory.is_dir()
+    assert not stack.directory.exists()
+
+
+def test_where_vllm_cannot_start_no_sidecar_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(monkeypatch, SERVER)
+    monkeypatch.setattr(stack_module, "vllm_command", lambda *_: ["/no/such/program"])
+    stack = Stack(MODEL, (), TRAIL, log=tmp_path / "s")
+    with pytest.raises(FileNotFoundError):
+        stack.start()
+    assert stack.sidecar is not None
+    assert not alive(stack.sidecar.pid)
+    assert not stack.directory.exists()

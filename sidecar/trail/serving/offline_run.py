@@ -1,9 +1,7 @@
-"""vLLM for a recording, in a process of its own: answers requests that come over a socket.
+"""The child of `trail.serving.offline`: vLLM, which answers the requests that come over a socket.
 
-Started by `trail.training.profile.engine`, with TRAIL's export switched on by the environment. Messages are
-JSON lines. In: lists of requests, each `{"id", "prompt", "seed"}`. Out: `{"ready": {...}}` once, then for
-each request `{"finished": {"id", "tokens", "reason"}}`, or `{"failed": "why"}` and the end. The end of the
-connection is the end of the process and of all that it started.
+TRAIL is switched on in it by the environment alone. The end of the connection is the end of the process and
+of all that it started.
 """
 
 import asyncio
@@ -17,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,11 +27,11 @@ KILL_S = 3.0
 
 
 class EngineRefusedError(Exception):
-    """vLLM cannot record as it is configured; the message says why."""
+    """vLLM cannot run as it is asked to; the message says why."""
 
 
 class Link:
-    """The connection to the recorder."""
+    """The connection to the parent."""
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -41,7 +39,7 @@ class Link:
         self._lines = self._socket.makefile("r", encoding="utf-8")
 
     def send(self, **message: Any) -> None:
-        """Send one message; a recorder that is gone hears nothing."""
+        """Send one message; a parent that is gone hears nothing."""
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
@@ -88,11 +86,8 @@ class _Reasons(logging.Filter):
         return True
 
 
-def configure(words: Sequence[str], layers: Sequence[int]) -> Any:
-    """vLLM's configuration from its command-line arguments. Raises EngineRefusedError where it cannot record.
-
-    Prompts are always computed whole and by this engine: the prompt's vector is the mean over all of it.
-    """
+def configure(spec: Mapping[str, Any]) -> Any:
+    """vLLM's configuration from its command-line arguments. Raises EngineRefusedError where it is none."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
     from vllm.usage.usage_lib import UsageContext
@@ -102,19 +97,21 @@ def configure(words: Sequence[str], layers: Sequence[int]) -> Any:
         def error(self, message: str) -> Any:
             raise EngineRefusedError(f"vLLM does not take these arguments: {message}")
 
-    args = EngineArgs.from_cli_args(EngineArgs.add_cli_args(Parser()).parse_args(list(words)))
-    args.enable_prefix_caching = False
-    if args.enable_chunked_prefill is None and current_platform.is_cpu():
-        # A seed of its own in a prompt that is split over two steps kills vLLM's CPU engine.
-        args.enable_chunked_prefill = False
+    args = EngineArgs.from_cli_args(EngineArgs.add_cli_args(Parser()).parse_args(spec["args"]))
+    if spec["whole_prompts"]:
+        args.enable_prefix_caching = False
+        if args.enable_chunked_prefill is None and current_platform.is_cpu():
+            # A seed of its own in a prompt that is split over two steps kills vLLM's CPU engine.
+            args.enable_chunked_prefill = False
     reasons = _Reasons()
     logging.getLogger("vllm.trail").addFilter(reasons)
     config = args.create_engine_config(UsageContext.LLM_CLASS)
-    exported = (getattr(config, "additional_config", None) or {}).get("trail", {}).get("layers")
-    if exported != list(layers):
-        raise EngineRefusedError(reasons.line or "vLLM did not load TRAIL's plugin; see its log")
-    if config.parallel_config.data_parallel_size > 1:
-        raise EngineRefusedError("one engine records at a time; leave out --data-parallel-size")
+    if spec["layers"]:
+        exported = (getattr(config, "additional_config", None) or {}).get("trail", {}).get("layers")
+        if exported != spec["layers"]:
+            raise EngineRefusedError(reasons.line or "vLLM did not load TRAIL's plugin; see its log")
+        if config.parallel_config.data_parallel_size > 1:
+            raise EngineRefusedError("one engine records at a time; leave out --data-parallel-size")
     return config
 
 
@@ -127,28 +124,23 @@ async def serve(link: Link, spec: dict[str, Any]) -> None:
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     arguments = (inbox, asyncio.get_running_loop())
     threading.Thread(target=link.read_into, args=arguments, daemon=True).start()
-    config = configure(spec["args"], spec["layers"])
+    config = configure(spec)
     engine = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     model = config.model_config
     failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def answer(request: dict[str, Any]) -> None:
-        # Like a server, vLLM itself adds the tokens that end an answer: the tokenizer's and those of
-        # generation_config.json.
-        sampling = vllm.SamplingParams(
-            temperature=spec["temperature"],
-            top_p=spec["top_p"],
-            seed=request["seed"],
-            max_tokens=spec["max_tokens"],
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
         try:
+            # Like a server, vLLM itself adds the tokens that end an answer: the tokenizer's and those of
+            # generation_config.json.
+            sampling = vllm.SamplingParams(
+                **request["sampling"], detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+            )
             prompt = {"prompt_token_ids": request["prompt"]}
             async for output in engine.generate(prompt, sampling, str(request["id"])):
-                only = output.outputs[0]
-                tokens, reason = len(only.token_ids), only.finish_reason
-            link.send(finished={"id": request["id"], "tokens": tokens, "reason": reason})
+                tokens = [list(answer.token_ids) for answer in output.outputs]
+                reasons = [answer.finish_reason for answer in output.outputs]
+            link.send(finished={"id": request["id"], "tokens": tokens, "reasons": reasons})
         except Exception as error:  # noqa: BLE001 - reported; one request less would be a hole
             if not failure.done():
                 failure.set_exception(error)
