@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trail.policy.spec import PolicySpec, parse_policy
+from trail.sidecar.pacing import AUTO, CHOICES
 from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.telemetry import trace_config
 from trail.sidecar.telemetry.otlp_settings import OtlpSettings, otlp_settings
 from trail.sidecar.telemetry.trace_config import TraceConfig
-from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
+from trail.wire.names import DEFAULT_DIR, ENV_DIR, ENV_METRICS_PORT, ENV_PACING, socket_path
 
 ENV_PREDICTOR = "TRAIL_PREDICTOR"
 """Directory of the predictor artefact."""
@@ -22,8 +23,6 @@ ENV_ENGINES = "TRAIL_ENGINES"
 """Number of engine cores (data-parallel size); one ring and one board each."""
 ENV_METRICS_HOST = "TRAIL_METRICS_HOST"
 """Address of the metrics endpoint."""
-ENV_METRICS_PORT = "TRAIL_METRICS_PORT"
-"""Port of the metrics endpoint; 0: the system chooses; negative: no endpoint."""
 ENV_RANK_ADDRESS = "TRAIL_RANK_ADDRESS"
 """`host:port` of the read-only TCP server (Ranking, Observe, health); empty: none."""
 ENV_QUALITY = "TRAIL_QUALITY"
@@ -59,6 +58,7 @@ class SidecarConfig:
     ring_rows_per_frame: int = 64
     threads: int = 1
     quality: str = "act"
+    pacing: str = AUTO
     metrics_host: str = "127.0.0.1"
     metrics_port: int = DEFAULT_METRICS_PORT
     rank_address: str = ""
@@ -77,6 +77,8 @@ class SidecarConfig:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.quality not in QUALITY_MODES:
             raise ValueError(f"quality must be one of {', '.join(QUALITY_MODES)}, got {self.quality!r}")
+        if self.pacing not in CHOICES:
+            raise ValueError(f"pacing must be one of {', '.join(CHOICES)}, got {self.pacing!r}")
         if self.metrics_port > 65535:
             raise ValueError(f"metrics-port must be at most 65535, got {self.metrics_port}")
         if not 1.0 <= self.decision_log_mib < 2**20:
@@ -116,6 +118,9 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--quality", default=environ.get(ENV_QUALITY, SidecarConfig.quality), metavar="MODE",
         help="act: correct predictions by how long requests really were, and fall back where they are worse"
         " than none; watch: only say so (%(default)s)")  # fmt: skip
+    add("--pacing", default=environ.get(ENV_PACING, AUTO), metavar="PROFILE",
+        help="shared-cores: rest, so that vLLM keeps its cores; own-cores: predict in every step of 10 ms or"
+        " more; auto: own-cores where a whole core is the sidecar's own (%(default)s)")  # fmt: skip
     add("--metrics-host", default=environ.get(ENV_METRICS_HOST, "127.0.0.1"), metavar="HOST",
         help="address of the metrics endpoint (%(default)s)")  # fmt: skip
     add("--metrics-port", type=int, default=environ.get(ENV_METRICS_PORT, str(DEFAULT_METRICS_PORT)),
@@ -156,6 +161,7 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         ring_slots=args.ring_slots,
         threads=args.threads,
         quality=args.quality,
+        pacing=args.pacing,
         metrics_host=args.metrics_host,
         metrics_port=args.metrics_port,
         rank_address=args.rank_address,
