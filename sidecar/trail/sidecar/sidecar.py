@@ -353,7 +353,7 @@ class Sidecar:
             self._closers.append(lambda: prompts.stop(0.3))
         log.info("policy %s, directory %s", policy_label(self.config.policy), self.config.directory)
         log.info(
-            "pacing %s: --pacing is %s, and %d cores are its own",
+            "pacing %s (--pacing %s, cores of its own: %d)",
             self.pacing.name, self.config.pacing, self._own_cores,
         )  # fmt: skip
 
