@@ -14,6 +14,7 @@ from benchmarks.control.regret import EVERY_TOKENS, constant
 from benchmarks.control.settings import Setting
 from trail.policy.controller import LEVELS, Objective, Pressure
 from trail.policy.spec import PolicySpec
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.redis.link import RedisLink
 from trail.simulation.engine.engine import Engine
@@ -42,7 +43,8 @@ class EnginePod:
         self.latency_s = self.ttft_s = math.nan
         self._pressure: Pressure | None = None
         self._link = RedisLink(
-            RedisConfig(url, workload, name, interval_s=REAL_INTERVAL_S, reread_s=1.0),
+            RedisConfig(url, workload, name),
+            replace(SHARED_CORES, redis_report_every_s=REAL_INTERVAL_S, redis_reread_every_s=1.0),
             report=self._report, apply=self._apply,
         )  # fmt: skip
         self.thread = threading.Thread(target=self._run, daemon=True)

@@ -35,12 +35,13 @@ def ended(place: int, length: int, initial: float, refined: float, reason: str =
 def snapshot(
     *, runs: int = 16, waits: int = 40, engines: int = 1, pod: str = "demo-0", text: str = "trail-c0.2",
     shadow: bool = False, problem: str = "", reason: str = "as stated at the start",
+    pacing: str = "shared-cores",
 ) -> Any:  # fmt: skip
     """A `SnapshotResponse` of a busy sidecar."""
     made = trail_pb2.SnapshotResponse(
         time_s=1_000_000.0, pod=pod, policy_text=text, policy_reason=reason,
         description=trail_pb2.Description(
-            policy=trail_pb2.Policy(name="trail", c=0.2, generation=3, shadow=shadow)
+            policy=trail_pb2.Policy(name="trail", c=0.2, generation=3, shadow=shadow), pacing=pacing,
         ),
     )  # fmt: skip
     for engine in range(engines):

@@ -47,6 +47,13 @@ def test_one_frame_answers_the_questions_of_an_operator() -> None:
     assert "safe" in text(Reading("h:1", snapshot()), height=60)
 
 
+def test_pacing_is_said_whatever_reason_c_has_and_left_out_where_it_is_not_known() -> None:
+    shown = lines(Reading("h:1", snapshot(reason="by the operator: " + "because " * 20)))
+    (line,) = [line for line in shown if "gen 3" in line]
+    assert line.endswith("…   pacing shared-cores")
+    assert "pacing" not in text(Reading("h:1", snapshot(pacing="")))
+
+
 def test_room_that_one_table_does_not_need_goes_to_the_other() -> None:
     page = text(Reading("h:1", snapshot(runs=2, waits=40)))
     assert "running 2\n" in page.replace("running 2 ", "running 2\n", 1)

@@ -33,7 +33,8 @@ class FakeApi:
     """Objects by their path, as `/apis/apps/v1/namespaces/llm/deployments/llama`."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, Object] = {}
+        self.objects: dict[str, Object | str] = {}
+        """Text is a page of a pod behind the proxy."""
         self.refused: set[tuple[str, str]] = set()
         """Method and part of the path that are answered with 403."""
         self.collections = {
@@ -138,9 +139,10 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             if status == 0:
                 self.close_connection = True
                 return
-            encoded = json.dumps(answer).encode()
+            page = isinstance(answer, str)
+            encoded = (answer if page else json.dumps(answer)).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "text/plain" if page else "application/json")
             self.send_header("Content-Length", str(len(encoded)))
             self.end_headers()
             self.wfile.write(encoded)

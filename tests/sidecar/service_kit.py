@@ -21,6 +21,7 @@ from trail.sidecar.loop.pending import Rows
 from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import Predictor
+from trail.sidecar.pacing import SHARED_CORES, Pacing
 from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.requests.events import Hello, Started
 from trail.sidecar.requests.stats import RunStats
@@ -81,6 +82,7 @@ class Bench:
         *,
         probe: Any = None,
         quality: QualityMonitor | None = None,
+        pacing: Pacing = SHARED_CORES,
     ) -> None:
         self.now_ns = time.monotonic_ns()
         self.policy = PolicyBox(spec or PolicySpec())
@@ -90,7 +92,8 @@ class Bench:
         ring = FrameReader.create(ring_path(directory, 0), RingSpec(HIDDEN, rows_per_frame=8, slots=16))
         self.lane = EngineLane(
             0, board=board, ring=ring, expected=Expected(HIDDEN, LAYER), bins=BINS.k, mean=self.mean,
-            policy=self.policy, telemetry=self.telemetry, epoch=7, quality=quality, clock=lambda: self.now_ns,
+            policy=self.policy, telemetry=self.telemetry, epoch=7, pacing=pacing, quality=quality,
+            clock=lambda: self.now_ns,
         )  # fmt: skip
         self.probe = probe or TellingProbe()
         self.lane.predictor = Predictor(self.probe, Refiner(BINS))

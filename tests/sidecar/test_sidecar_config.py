@@ -22,12 +22,13 @@ def test_environment_gives_the_defaults() -> None:
             "TRAIL_DIR": "/x", "TRAIL_PREDICTOR": "/p", "TRAIL_POLICY": "trail-c0.2", "TRAIL_ENGINES": "4",
             "TRAIL_METRICS_PORT": "-1", "TRAIL_METRICS_HOST": "10.0.0.7", "TRAIL_KV_RESERVE_TOKENS": "64",
             "TRAIL_RANK_ADDRESS": "127.0.0.1:9", "TRAIL_THREADS": "2",
-            "TRAIL_QUALITY": "watch",
+            "TRAIL_QUALITY": "watch", "TRAIL_PACING": "own-cores",
         }
     )  # fmt: skip
     assert config == SidecarConfig(
         directory=Path("/x"), predictor=Path("/p"), policy=PolicySpec("trail", 0.2, 64.0), engines=4,
-        threads=2, quality="watch", metrics_host="10.0.0.7", metrics_port=-1, rank_address="127.0.0.1:9",
+        threads=2, quality="watch", pacing="own-cores", metrics_host="10.0.0.7", metrics_port=-1,
+        rank_address="127.0.0.1:9",
     )  # fmt: skip
 
 
@@ -57,6 +58,7 @@ def test_bad_variable_is_reported_like_a_bad_option(capsys: pytest.CaptureFixtur
         (["--policy", "fcfs", "--metrics-port", "70000"], "metrics-port must be at most 65535"),
         (["--policy", "fcfs", "--dir", "/" + "d" * 120], "longer than the 107 bytes"),
         (["--policy", "fcfs", "--quality", "off"], "quality must be one of act, watch"),
+        (["--policy", "fcfs", "--pacing", "slow"], "pacing must be one of auto, shared-cores, own-cores"),
         (["--policy", "fcfs", "--kv-reserve-tokens", "nan"], "kv_reserve_tokens"),
     ],
 )

@@ -7,7 +7,6 @@ import pytest
 from trail.engine.report import stream
 from trail.serving import stack
 from trail.sidecar.process import supervisor
-from trail.sidecar.redis import link
 from trail.wire.backoff import Backoff
 from trail_operator.reconcile import work
 
@@ -18,7 +17,6 @@ from trail_operator.reconcile import work
         (supervisor.RESTARTS, [1, 2, 4, 8, 16, 32, 60, 60]),
         (stack.RESTARTS, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0]),
         (work.RETRIES, [0.5, 1, 2, 4, 8, 16, 32, 60, 60]),
-        (link.RETRIES, [0.5, 1, 2, 4, 8, 16, 30, 30]),
         (stream.RETRIES, [0.2, 0.3, 0.45, 0.675, 1.0, 1.0]),
     ],
 )

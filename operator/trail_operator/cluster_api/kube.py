@@ -79,6 +79,10 @@ class Kube:
         """One object."""
         return await self._call("GET", where)
 
+    async def text(self, where: str) -> str:
+        """What is no object, such as a page of a pod behind the API server's proxy."""
+        return str(await self._ask("GET", where))
+
     async def all(self, where: str, label: str = "") -> list[Object]:
         """All objects of a collection, page by page; with a label as in `key=value`, those that have it."""
         out: list[Object] = []
@@ -108,7 +112,11 @@ class Kube:
         """Deletes an object."""
         return await self._call("DELETE", where)
 
-    async def _call(
+    async def _call(self, method: str, where: str, *more: Any, **query: Any) -> Object:
+        response = await self._ask(method, where, *more, **query)
+        return response if isinstance(response, dict) else {}
+
+    async def _ask(
         self,
         method: str,
         where: str,
@@ -116,13 +124,13 @@ class Kube:
         content_type: str = "application/json",
         *,
         query: list[tuple[str, Any]] | None = None,
-    ) -> Object:
+    ) -> Any:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         parameters = list(query or ())
         if body is not None:
             parameters.append(("fieldManager", FIELD_MANAGER))
         try:
-            response = await self._api.call_api(
+            return await self._api.call_api(
                 where,
                 method,
                 query_params=parameters,
@@ -138,7 +146,6 @@ class Kube:
         except ClientError as error:
             # Not every one of its errors is an OSError: a server that hangs up in the middle, for one.
             raise ConnectionError(str(error) or type(error).__name__) from error
-        return response if isinstance(response, dict) else {}
 
 
 class Leases:

@@ -5,8 +5,6 @@ import numpy.typing as npt
 
 from trail.policy.guard import Guard
 
-LOOK_NS = 100_000_000
-"""How often the queue is looked at: as often as the engine reports it."""
 MOVED = 0.05
 """A value is stated anew when it has moved by more than this share: each statement is an update of the board,
 after which the engine puts its queue in order."""
@@ -15,14 +13,15 @@ LEAST_S = 1e-3
 _MEMORY_STEPS = 50.0
 
 
-class Pace:
+class QueueEstimate:
     """One engine's W (`policy.guard`) and step time, measured all the time and stated when they have moved.
 
     `wait_s` and `token_s` are what is stated: how long the queue is, and the time from one token of a running
     request to its next; 0 until they are known.
     """
 
-    def __init__(self, guard: Guard | None = None) -> None:
+    def __init__(self, look_every_s: float, guard: Guard | None = None) -> None:
+        self._every_ns = int(look_every_s * 1e9)
         self._guard = guard if guard is not None else Guard()
         self._looked_ns: int | None = None
         self._newest: tuple[int, int] | None = None
@@ -32,7 +31,7 @@ class Pace:
 
     def due(self, now_ns: int) -> bool:
         """Whether it is time to look at the queue."""
-        return self._looked_ns is None or now_ns - self._looked_ns >= LOOK_NS
+        return self._looked_ns is None or now_ns - self._looked_ns >= self._every_ns
 
     def look(self, now_ns: int, queued_tokens: float, generated_tokens: float) -> None:
         """Takes what is predicted of waiting requests and the total of generated tokens, at `now_ns`."""

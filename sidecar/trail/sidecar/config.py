@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trail.policy.spec import PolicySpec, parse_policy
+from trail.sidecar.pacing import AUTO, CHOICES
 from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.telemetry import trace_config
 from trail.sidecar.telemetry.otlp_settings import OtlpSettings, otlp_settings
@@ -29,6 +30,7 @@ class SidecarConfig:
     ring_rows_per_frame: int = 64
     threads: int = 1
     quality: str = "act"
+    pacing: str = AUTO
     metrics_host: str = "127.0.0.1"
     metrics_port: int = names.DEFAULT_METRICS_PORT
     rank_address: str = ""
@@ -47,6 +49,8 @@ class SidecarConfig:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.quality not in QUALITY_MODES:
             raise ValueError(f"quality must be one of {', '.join(QUALITY_MODES)}, got {self.quality!r}")
+        if self.pacing not in CHOICES:
+            raise ValueError(f"pacing must be one of {', '.join(CHOICES)}, got {self.pacing!r}")
         if self.metrics_port > 65535:
             raise ValueError(f"metrics-port must be at most 65535, got {self.metrics_port}")
         if not 1.0 <= self.decision_log_mib < 2**20:
@@ -86,6 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--quality", default=environ.get(names.ENV_QUALITY, SidecarConfig.quality), metavar="MODE",
         help="act: correct predictions by how long requests really were, and fall back where they are worse"
         " than none; watch: only say so (%(default)s)")  # fmt: skip
+    add("--pacing", default=environ.get(names.ENV_PACING, AUTO), metavar="PROFILE",
+        help="shared-cores: rest, so that vLLM keeps its cores; own-cores: predict in every step of 10 ms or"
+        " more; auto: own-cores where a whole core is the sidecar's own (%(default)s)")  # fmt: skip
     add("--metrics-host", default=environ.get(names.ENV_METRICS_HOST, "127.0.0.1"), metavar="HOST",
         help="address of the metrics endpoint (%(default)s)")  # fmt: skip
     add("--metrics-port", type=int, metavar="PORT",
@@ -127,6 +134,7 @@ def from_arguments(args: argparse.Namespace) -> SidecarConfig:
         ring_slots=args.ring_slots,
         threads=args.threads,
         quality=args.quality,
+        pacing=args.pacing,
         metrics_host=args.metrics_host,
         metrics_port=args.metrics_port,
         rank_address=args.rank_address,

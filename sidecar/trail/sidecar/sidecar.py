@@ -37,8 +37,9 @@ from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
 from trail.sidecar.loop.policy_box import PolicyBox, policy_label
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.loop.prompting import PromptPredictorLike, PromptState, PromptWorker
-from trail.sidecar.loop.yield_core import Courtesy
-from trail.sidecar.process.cores import usable_cores
+from trail.sidecar.loop.rests import YieldCore
+from trail.sidecar.pacing import choose
+from trail.sidecar.process.cores import own_cores, usable_cores
 from trail.sidecar.process.directory_lock import DirectoryLock, SidecarError
 from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.requests.stats import RunStats
@@ -50,12 +51,9 @@ from trail.wire.board import BoardWriter
 from trail.wire.frames import FrameReader, RingSpec
 from trail.wire.names import board_path, ring_path, socket_path
 
-_HANG_NS = 1_000_000_000
-_WATCH_S = 0.2
 LEAST_CORES = 0.5
 """A quota below this stops all threads for longer than an engine waits for a heartbeat, whenever they used it
 up."""
-_SWITCH_S = 0.5e-3
 
 log = get_logger()
 
@@ -81,11 +79,14 @@ class Sidecar:
         self.manifest: Manifest | None = (
             read_manifest(config.predictor) if config.predictor is not None else None
         )
+        self._own_cores = own_cores()
+        self.pacing = choose(config.pacing, self._own_cores)
         self.policy = PolicyBox(config.policy)
         self.telemetry = Telemetry(Metrics(), RunStats(detailed=config.stats_file is not None))
         self.mean = RunningMean(self.manifest.mean_output_tokens if self.manifest is not None else 0.0)
         self.quality = QualityMonitor(
-            Quality(self.manifest, pause=Courtesy().give_way) if self.manifest is not None else None,
+            Quality(self.manifest, pause=YieldCore(self.pacing)) if self.manifest is not None else None,
+            self.pacing,
             has_prompt=self.manifest is not None and self.manifest.has_prompt,
             acts=config.quality == "act",
             on_failure=self.telemetry.metrics.failures.labels(part="quality").inc,
@@ -107,7 +108,7 @@ class Sidecar:
         Raises SidecarError, ArtefactError or WireError, each naming what to do.
         """
         # The loop must get its turn while another thread runs Python code for long.
-        sys.setswitchinterval(_SWITCH_S)
+        sys.setswitchinterval(self.pacing.thread_switch_s)
         gc.disable()
         self._closers.append(DirectoryLock(self.config.directory).release)
         self._make_lanes()
@@ -131,12 +132,12 @@ class Sidecar:
             if not told and (self.prompts is None or self.prompts.state is not PromptState.LOADING):
                 told = True
                 on_loaded()
-            stop.wait(_WATCH_S)
+            stop.wait(self.pacing.health_every_s)
 
     def refresh_health(self) -> None:
         """Serving means: the loop goes round, and no engine's predictions are off."""
-        loop = self._loop
-        alive = loop is not None and time.monotonic_ns() - loop.last_round_ns < _HANG_NS
+        loop, hung_after_ns = self._loop, self.pacing.hung_after_s * 1e9
+        alive = loop is not None and time.monotonic_ns() - loop.last_round_ns < hung_after_ns
         self.health.set(serving=alive and all(lane.problem is None for lane in self.lanes.values()))
 
     def close(self) -> None:
@@ -171,19 +172,23 @@ class Sidecar:
                 policy=self.policy,
                 telemetry=self.telemetry,
                 epoch=epoch,
+                pacing=self.pacing,
                 quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
             lane.lives.listeners.append(self.watch)
         complete(
-            self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
-        )
+            self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality,
+            pacing=self.pacing,
+        )  # fmt: skip
 
     def _log_decisions(self) -> None:
         path = self.config.decision_log
         if path is None:
             return
-        decisions = DecisionLog(path, int(self.config.decision_log_mib * 2**20), self.lanes.values())
+        decisions = DecisionLog(
+            path, int(self.config.decision_log_mib * 2**20), self.lanes.values(), self.pacing
+        )
         for lane in self.lanes.values():
             lane.recorder = LaneRecorder(lane.tracker.capacity, decisions)
             lane.lives.listeners.append(lane.recorder)
@@ -198,7 +203,7 @@ class Sidecar:
         try:
             from trail.sidecar.telemetry.tracing import TraceCollector, make_tracing
 
-            tracing = make_tracing(self.config.traces)
+            tracing = make_tracing(self.config.traces, self.pacing)
         except Exception as error:  # noqa: BLE001 - scheduling matters more than its traces
             log.error("no traces: %s; give --otlp-endpoint host:port and trail-serving[sidecar]", error)  # noqa: TRY400
             return
@@ -219,7 +224,7 @@ class Sidecar:
         except FileNotFoundError:
             pass
         services = unix_services(
-            LifecycleService(self.config.engines, self.inbox),
+            LifecycleService(self.config.engines, self.inbox, self.pacing),
             self._control,
             self._ranking(),
             self._observe(),
@@ -302,13 +307,14 @@ class Sidecar:
         def load() -> PromptPredictorLike | None:
             prompt = load_prompt(path, manifest)
             if prompt is not None:
-                prompt.call_between_layers(Courtesy().give_way)
+                prompt.call_between_layers(YieldCore(self.pacing))
             return prompt
 
         self.prompts = PromptWorker(
             load,
             refiner.point,
             self.telemetry,
+            self.pacing,
             on_loaded=_freeze,
         )
 
@@ -329,7 +335,7 @@ class Sidecar:
         return threads
 
     def _start_loop(self) -> None:
-        loop = SidecarLoop(self.lanes, self.inbox, self.prompts, self.telemetry.metrics)
+        loop = SidecarLoop(self.lanes, self.inbox, self.prompts, self.telemetry.metrics, self.pacing)
         thread = threading.Thread(target=loop.run, args=(self._stop,), name="trail-loop", daemon=True)
 
         def stop() -> None:
@@ -346,6 +352,10 @@ class Sidecar:
             prompts.start()
             self._closers.append(lambda: prompts.stop(0.3))
         log.info("policy %s, directory %s", policy_label(self.config.policy), self.config.directory)
+        log.info(
+            "pacing %s (--pacing %s, cores of its own: %d)",
+            self.pacing.name, self.config.pacing, self._own_cores,
+        )  # fmt: skip
 
     def _link_to_redis(self) -> None:
         if self.config.redis is None:
@@ -359,6 +369,7 @@ class Sidecar:
         meter = PressureMeter(self.lanes.values(), self.policy, lambda: link.generation)
         link = RedisLink(
             self.config.redis,
+            self.pacing,
             report=meter.report,
             sample=meter.sample,
             apply=lambda record: self._set_c(record.c, f"by the operator: {record.reason}"),
@@ -376,19 +387,23 @@ class Sidecar:
             m = self.manifest
             info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
         return ControlService(
-            self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
-        )
+            self.lanes, self.policy, info,
+            lambda: self.prompts.state.value if self.prompts else "", self.pacing,
+        )  # fmt: skip
 
     def _observe(self) -> ObserveService:
-        return ObserveService(self.lanes, self.policy, self.watch, self._control.description, self.config.pod)
+        return ObserveService(
+            self.lanes, self.policy, self.watch, self._control.description,
+            pacing=self.pacing, pod=self.config.pod,
+        )  # fmt: skip
 
     def _ranking(self) -> RankingService:
-        return RankingService(self.policy, lambda: self.mean.value, self._pace)
+        return RankingService(self.policy, lambda: self.mean.value, self._queue_estimate)
 
-    def _pace(self) -> tuple[float, float]:
+    def _queue_estimate(self) -> tuple[float, float]:
         """How long the longest queue of an engine is, and the longest time of a token, in seconds."""
-        paces = [lane.pace for lane in self.lanes.values()]
-        return max(p.wait_s for p in paces), max(p.token_s for p in paces)
+        estimates = [lane.queue_estimate for lane in self.lanes.values()]
+        return max(e.wait_s for e in estimates), max(e.token_s for e in estimates)
 
 
 def _freeze() -> None:

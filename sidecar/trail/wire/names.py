@@ -58,6 +58,8 @@ ENV_TRACE_KEEP_PREEMPTED = "TRAIL_TRACE_KEEP_PREEMPTED"
 """`1` traces every preempted request, whatever the sampling."""
 ENV_TRACE_KEEP_WAITED = "TRAIL_TRACE_KEEP_WAITED_S"
 """Traces every request that waited so many seconds in the queue, whatever the sampling."""
+ENV_PACING = "TRAIL_PACING"
+"""How often the sidecar does things: `auto`, or the name of a profile (`trail.sidecar.pacing`)."""
 ENV_READY_FD = "TRAIL_READY_FD"
 """File descriptor that the sidecar writes a byte to once everything is loaded; its supervisor sets it."""
 

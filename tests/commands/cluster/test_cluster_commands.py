@@ -22,6 +22,7 @@ from cluster_kit import (
     inject_pod,
     make_deployment,
     make_pod,
+    pods_of,
 )
 from fake_api import FakeApi, write_kubeconfig
 from operator_kit import make_policy
@@ -372,6 +373,31 @@ def test_status_counts_pods_by_workload(
     assert row["policy"] == "llm/default"
     assert report["operator"] == "trail-system/trail-operator, 2 of 2 replicas ready"
     assert [p["policy"] for p in report["policies"]] == ["llm/default"]
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ('trail_up 1.0\ntrail_pacing_info{profile="own-cores"} 1.0\n', "own-cores"),
+        ("of an older sidecar", None),
+        (None, None),
+    ],
+)
+def test_status_shows_the_pacing_that_a_sidecar_names(
+    api: FakeApi, trail: Trail, capsys: pytest.CaptureFixture[str], page: str | None, shown: str | None
+) -> None:
+    deployment = make_deployment(**{"trail.dev/inject": "enabled"})
+    api.put(f"{DEPLOYMENTS}/llama", deployment)
+    for pod in pods_of(deployment, make_policy()):
+        put_pod(api, pod)
+        if page is not None:
+            api.objects[f"{PODS}/{pod['metadata']['name']}:9464/proxy/metrics"] = page
+    assert trail("status", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["workloads"]
+    assert row["pacing"] == shown
+    api.refused.add(("GET", "/proxy/"))
+    assert trail("status") == 0
+    assert "own-cores" not in capsys.readouterr().out
 
 
 def test_status_shows_what_is_degraded(

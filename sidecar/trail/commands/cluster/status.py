@@ -1,13 +1,16 @@
 """`trail status`: operator, policies and workloads of a cluster at a glance."""
 
 import argparse
+import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trail.commands.cluster.outlook import Operator, find_operator, sight_of, withdrawn
 from trail.commands.cluster.session import (
     APPS,
+    NO_ANSWER,
     PLURALS,
     Object,
     Session,
@@ -17,10 +20,12 @@ from trail.commands.cluster.session import (
 from trail.commands.cluster.session import (
     run as run_session,
 )
+from trail.wire.names import ENV_METRICS_PORT
+from trail_operator import names
 from trail_operator.admission.inject import read_status
 from trail_operator.admission.pods import workload_of
 from trail_operator.admission.stamp import Stamp
-from trail_operator.cluster_api.kube import path
+from trail_operator.cluster_api.kube import KubeError, path
 from trail_operator.reasons import Reason
 from trail_operator.reconcile.cluster import to_workload
 from trail_operator.reconcile.status import condition
@@ -37,7 +42,10 @@ POLICY_COLUMNS = (
     "FALLING BACK",
     "KV",
 )
-WORKLOAD_COLUMNS = ("WORKLOAD", "ASKS", "POLICY", "PODS WITH TRAIL", "C", "LEFT AS THEY ARE")
+_PACING = re.compile(r'^trail_pacing_info\{profile="([^"]*)"\}', re.MULTILINE)
+_ANSWER_S = 3.0
+"""A pod that does not answer by then is one of which this is not known."""
+WORKLOAD_COLUMNS = ("WORKLOAD", "ASKS", "POLICY", "PODS WITH TRAIL", "C", "PACING", "LEFT AS THEY ARE")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +74,7 @@ async def _status(session: Session, args: argparse.Namespace) -> int:
     annotated = {record.key: record.annotation or "" for record in asking}
     policy_rows = [policy_row(policy) for policy in found]
     workloads = workload_rows(found, pods, annotated, operator)
+    await add_pacing(session, workloads, pods)
     if args.json:
         report = {"operator": _operator(operator), "policies": policy_rows, "workloads": workloads}
         print(json.dumps(report, indent=2))
@@ -139,7 +148,46 @@ def workload_rows(
 
 
 def _row(key: str, asks: str) -> dict[str, Any]:
-    return {"workload": key, "asks": asks or None, "policy": None, "injected": 0, "c": None, "skipped": None}
+    return {"workload": key, "asks": asks or None, "policy": None, "injected": 0, "c": None, "pacing": None,
+            "skipped": None}  # fmt: skip
+
+
+async def add_pacing(session: Session, rows: Sequence[dict[str, Any]], pods: Sequence[Object]) -> None:
+    """Adds to each workload's line the pacing of one of its sidecars, where one may ask it and it answers."""
+    running = {
+        workload_of(pod, pod["metadata"]["namespace"]): pod
+        for pod in pods
+        if (pod.get("status") or {}).get("phase") == "Running"
+    }
+    asked = [row for row in rows if row["workload"] in running]
+    said = await asyncio.gather(*(_pacing(session, running[row["workload"]]) for row in asked))
+    for row, pacing in zip(asked, said, strict=True):
+        row["pacing"] = pacing
+
+
+async def _pacing(session: Session, pod: Object) -> str | None:
+    """The profile that a pod's metrics name."""
+    port = _metrics_port(pod)
+    if port is None:
+        return None
+    meta = pod["metadata"]
+    where = path("v1", "pods", meta["namespace"], f"{meta['name']}:{port}", "proxy/metrics")
+    try:
+        page = await asyncio.wait_for(session.kube.text(where), _ANSWER_S)
+    except (KubeError, *NO_ANSWER):
+        return None
+    found = _PACING.search(page)
+    return found[1] if found else None
+
+
+def _metrics_port(pod: Object) -> str | None:
+    """Of its sidecar; None where it has none, or serves no metrics."""
+    spec = pod.get("spec") or {}
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        for entry in container.get("env") or () if container.get("name") == names.SIDECAR else ():
+            if entry.get("name") == ENV_METRICS_PORT and str(entry.get("value", "")).isdigit():
+                return str(entry["value"])
+    return None
 
 
 def _operator(operator: Operator) -> str:

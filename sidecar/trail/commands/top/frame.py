@@ -138,7 +138,7 @@ def _kv_style(usage: float) -> str:
 
 
 def _about(reading: Reading, engines: Sequence[_Engine], width: int) -> list[RenderableType]:
-    """Of one sidecar: c with its generation and reason, and how good predictions were."""
+    """Of one sidecar: c with its generation and reason, its pacing, and how good predictions were."""
     snapshot = reading.snapshot
     if snapshot is None:
         return []
@@ -149,8 +149,11 @@ def _about(reading: Reading, engines: Sequence[_Engine], width: int) -> list[Ren
     reason = f": {snapshot.policy_reason}" if snapshot.policy_reason else ""
     why = Text.assemble((whose, "dim"), (f"c {policy.c:.2f}", "bold"), f" gen {policy.generation}{reason}")
     off = Text.assemble((whose, "dim"), _quality_text([life for e in snapshot.engines for life in e.ended]))
-    for text in (why, off):
-        text.truncate(width, overflow="ellipsis")
+    pacing = snapshot.description.pacing
+    tail = f"   pacing {pacing}" if pacing else ""  # of a sidecar that does not say
+    why.truncate(width - len(tail), overflow="ellipsis")
+    why.append(tail, "dim")
+    off.truncate(width, overflow="ellipsis")
     return [why, off]
 
 

@@ -13,12 +13,12 @@ from trail.sidecar.history.watch import WATCHERS, WatchHub
 from trail.sidecar.loop.backlog import backlog_of
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.policy_box import PolicyBox
+from trail.sidecar.pacing import Pacing
 from trail.sidecar.requests.timeline import Life
 from trail.sidecar.requests.tracker import Source
 from trail.wire.changes import Change
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
-_LOOK_S = 0.5
 _MOST_LIVES = 500
 
 
@@ -31,6 +31,8 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
         policy: PolicyBox,
         watch: WatchHub,
         describe: Callable[[], Any],
+        *,
+        pacing: Pacing,
         pod: str = "",
     ) -> None:
         """`describe` gives the sidecar's `Description`."""
@@ -38,6 +40,7 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
         self._policy = policy
         self._watch = watch
         self._describe = describe
+        self._look_s = pacing.caller_look_s
         self._pod = pod
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - gRPC's name
@@ -53,7 +56,7 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
         context.send_initial_metadata(())
         try:
             while context.is_active():
-                seen = subscription.take(_LOOK_S)
+                seen = subscription.take(self._look_s)
                 if seen is None:
                     continue
                 life, moment = seen.life, seen.moment

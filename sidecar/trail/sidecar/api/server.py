@@ -17,6 +17,7 @@ from trail.sidecar.api.ranking import Candidate, InvalidCandidate, rank_candidat
 from trail.sidecar.loop.loop import Delivery, Inbox
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.policy_box import PolicyBox
+from trail.sidecar.pacing import Pacing
 from trail.sidecar.requests.events import Load, StreamEnded, from_message
 from trail.wire.frames import LAYOUT_VERSION
 from trail.wire.names import ENV_ENGINES
@@ -24,7 +25,6 @@ from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 # After a reconnect an engine may report thousands of open prompts in one message.
 _MESSAGE_LIMIT_BYTES = 256 << 20
-_INBOX_WAIT_S = 0.5
 _UNARY_THREADS = 4
 
 RANKING = "trail.v1.Ranking"
@@ -46,9 +46,10 @@ class PredictorInfo:
 class LifecycleService(trail_pb2_grpc.LifecycleServicer):  # type: ignore[misc]  # generated code is untyped
     """Passes what engines report on to the loop."""
 
-    def __init__(self, engines: int, inbox: Inbox) -> None:
+    def __init__(self, engines: int, inbox: Inbox, pacing: Pacing) -> None:
         self._engines = engines
         self._inbox = inbox
+        self._look_s = pacing.caller_look_s
         self._sessions = itertools.count(1)
 
     def Report(self, request_iterator: Iterator[Any], context: Any) -> Any:  # noqa: N802 - gRPC's name
@@ -67,7 +68,7 @@ class LifecycleService(trail_pb2_grpc.LifecycleServicer):  # type: ignore[misc] 
                     self._pass_on(Delivery(engine, session, tuple(from_message(message))), context)
         finally:
             if engine is not None:
-                self._inbox.put(Delivery(engine, session, (StreamEnded(),)), _INBOX_WAIT_S)
+                self._inbox.put(Delivery(engine, session, (StreamEnded(),)), self._look_s)
         return trail_pb2.ReportEnd()
 
     def _known(self, engine: int, context: Any) -> int:
@@ -80,7 +81,7 @@ class LifecycleService(trail_pb2_grpc.LifecycleServicer):  # type: ignore[misc] 
         return engine
 
     def _pass_on(self, delivery: Delivery, context: Any) -> None:
-        while not self._inbox.put(delivery, _INBOX_WAIT_S):
+        while not self._inbox.put(delivery, self._look_s):
             if not context.is_active():
                 return
 
@@ -94,11 +95,13 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
         policy: PolicyBox,
         predictor: PredictorInfo | None,
         prompt_state: Callable[[], str],
+        pacing: Pacing,
     ) -> None:
         self._lanes = lanes
         self._policy = policy
         self._predictor = predictor
         self._prompt_state = prompt_state
+        self._pacing = pacing
 
     def Describe(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
         """What runs here and how its engines do."""
@@ -112,6 +115,7 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
             policy=policy_message(*self._policy.current),
             engines=[_status(lane) for lane in self._lanes.values()],
             prompt_predictor=self._prompt_state(),
+            pacing=self._pacing.name,
         )
         if self._predictor is not None:
             description.predictor = self._predictor.path
@@ -144,12 +148,12 @@ class RankingService(trail_pb2_grpc.RankingServicer):  # type: ignore[misc]  # g
         self,
         policy: PolicyBox,
         mean_initial: Callable[[], float],
-        pace: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
+        queue_estimate: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
     ) -> None:
-        """`pace` gives, in seconds, how long the queue is and how long a step (`policy.queue_estimate`)."""
+        """`queue_estimate` gives, in seconds, how long the queue is and how long a step."""
         self._policy = policy
         self._mean_initial = mean_initial
-        self._pace = pace
+        self._queue_estimate = queue_estimate
 
     def Rank(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         """The candidates in the order they are to be served."""
@@ -162,7 +166,7 @@ class RankingService(trail_pb2_grpc.RankingServicer):  # type: ignore[misc]  # g
             Candidate(**{name: getattr(item, name) for name in Candidate.__dataclass_fields__})
             for item in request.candidates
         ]
-        wait_s, token_s = self._pace()
+        wait_s, token_s = self._queue_estimate()
         wait_s = request.wait_s if request.HasField("wait_s") else wait_s
         token_s = request.token_s if request.HasField("token_s") else token_s
         try:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from trail import __version__
 from trail.sidecar.history.rotating import RotatingFile
 from trail.sidecar.logs import get_logger
+from trail.sidecar.pacing import SHARED_CORES, Pacing
 from trail.sidecar.requests.events import Hello, Load
 from trail.sidecar.requests.timeline import Life, Moment
 from trail.wire.changes import Change
@@ -36,8 +37,6 @@ KEPT = 64
 FIRST_STRIDE = 4
 """Tokens between two that are kept, at first; it doubles whenever there are `KEPT`."""
 QUEUE_SIZE = 8192
-LOAD_EVERY_S = 1.0
-_PAUSE_S = 0.25
 
 log = get_logger()
 
@@ -113,10 +112,13 @@ class DecisionLog:
     fit is dropped and counted, and a disk that cannot be written costs the lines and one message.
     """
 
-    def __init__(self, path: Path, limit_bytes: int, lanes: Iterable[Lane]) -> None:
+    def __init__(
+        self, path: Path, limit_bytes: int, lanes: Iterable[Lane], pacing: Pacing = SHARED_CORES
+    ) -> None:
         self.dropped = 0
         self.written = 0
         self._lanes = list(lanes)
+        self._pacing = pacing
         self._file = RotatingFile(path, limit_bytes, self._head)
         self._queue: queue.Queue[tuple[Life, list[tuple[int, float]]]] = queue.Queue(QUEUE_SIZE)
         self._stop = threading.Event()
@@ -144,7 +146,7 @@ class DecisionLog:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._stop.wait(_PAUSE_S)
+            self._stop.wait(self._pacing.decisions_write_every_s)
             self._write()
         self._file.close()
 
@@ -189,7 +191,7 @@ class DecisionLog:
         for lane in self._lanes:
             load = lane.load
             before_s, steps = self._seen.get(lane.engine, (now_s, load.steps_total))
-            if lane.engine in self._seen and now_s - before_s < LOAD_EVERY_S:
+            if lane.engine in self._seen and now_s - before_s < self._pacing.decisions_load_every_s:
                 continue
             self._seen[lane.engine] = (now_s, load.steps_total)
             if load.steps_total > steps:

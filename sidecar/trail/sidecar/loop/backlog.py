@@ -42,8 +42,8 @@ def backlog_of(lane: EngineLane) -> Backlog:
         running_requests=len(running),
         waiting_tokens=_tokens(tracker, waiting),
         running_tokens=_tokens(tracker, running),
-        tokens_per_s=len(running) / lane.pace.token_s if lane.pace.token_s > 0 else 0.0,
-        wait_s=lane.pace.wait_s,
+        tokens_per_s=len(running) / lane.queue_estimate.token_s if lane.queue_estimate.token_s > 0 else 0.0,
+        wait_s=lane.queue_estimate.wait_s,
         kv_usage=load.kv_usage,
         ordering=lane.ordering,
     )

@@ -12,12 +12,11 @@ from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.prompting import PromptJob, PromptWorker
-from trail.sidecar.loop.rests import IDLE_S, LEAST_S, LIMIT_S, Rests
+from trail.sidecar.loop.rests import Rests
+from trail.sidecar.pacing import Pacing
 from trail.sidecar.requests.events import Event
 from trail.wire.log_lines import RateLimited
 
-BEAT_S = 20e-3
-"""Time between heartbeats, and between looks for new requests and their predictions, in a longer pause."""
 _EVENTS_A_STEP = 256
 INBOX_SIZE = 10_000
 
@@ -72,11 +71,13 @@ class SidecarLoop:
         inbox: Inbox,
         prompts: PromptWorker | None,
         metrics: Metrics,
+        pacing: Pacing,
     ) -> None:
         self._lanes = lanes
         self._inbox = inbox
         self._prompts = prompts
         self._metrics = metrics
+        self._pacing = pacing
         self._limited = RateLimited()
         self._whole = False
         self.last_round_ns = 0
@@ -97,43 +98,43 @@ class SidecarLoop:
         return busy
 
     def run(self, stop: threading.Event) -> None:
-        """Repeats `step` until `stop`, with pauses as in `rests`; LIMIT_S while nobody is in a hurry."""
-        rests = Rests()
+        """Repeats `step` until `stop`, with pauses as in `rests`; longer ones while nobody is in a hurry."""
+        rests = Rests(self._pacing)
         while not stop.is_set():
             began_s, began_cpu_s = time.monotonic(), time.thread_time()
             try:
                 busy = self.step()
                 cpu_s, wall_s = time.thread_time() - began_cpu_s, time.monotonic() - began_s
                 rest_s = rests.after(busy, cpu_s, wall_s)
-                calm = self._calm()
-                unhurried = calm or self._settled()
+                idle = self._idle()
+                unhurried = idle or self._settled()
                 if unhurried:
-                    rest_s = LIMIT_S
+                    rest_s = self._pacing.loop_rest_unhurried_s
                 if busy or unhurried:
                     self._say_interval(rest_s)
-                self._rest(stop, rest_s, calm=calm)
+                self._rest(stop, rest_s, idle=idle)
             except Exception as error:  # noqa: BLE001 - the loop outlives any error of a round
                 self._failed("loop", error)
-                stop.wait(IDLE_S)
+                stop.wait(self._pacing.loop_look_most_s)
 
-    def _calm(self) -> bool:
+    def _idle(self) -> bool:
         """Whether nobody waits for any engine. A lane that fails must not go on beating."""
-        return self._whole and all(lane.look_calm() for lane in self._lanes.values())
+        return self._whole and all(lane.look_idle() for lane in self._lanes.values())
 
     def _settled(self) -> bool:
         """Whether nothing is lost by older predictions of running requests."""
         return self._whole and all(lane.settled for lane in self._lanes.values())
 
-    def _rest(self, stop: threading.Event, rest_s: float, *, calm: bool) -> None:
-        """Pauses, or until the calm ends; hears of requests, publishes what that changes and beats
+    def _rest(self, stop: threading.Event, rest_s: float, *, idle: bool) -> None:
+        """Pauses, or until somebody waits again; hears of requests, publishes what that changes and beats
         meanwhile."""
-        until_s = time.monotonic() + rest_s
+        beat_s, until_s = self._pacing.beat_every_s, time.monotonic() + rest_s
         while (left_s := until_s - time.monotonic()) > 0:
-            if stop.wait(min(left_s, BEAT_S)) or left_s <= BEAT_S:
+            if stop.wait(min(left_s, beat_s)) or left_s <= beat_s:
                 return
             self._hear()
-            if calm and not self._calm():
-                self._say_interval(LEAST_S)
+            if idle and not self._idle():
+                self._say_interval(self._pacing.loop_rest_least_s)
                 return
             if self._whole:
                 for lane in self._lanes.values():
@@ -171,7 +172,7 @@ class SidecarLoop:
         """A burst of requests takes longer to hear of than the engine waits for a heartbeat."""
         if not self._whole:
             return
-        due_ns = time.monotonic_ns() - int(BEAT_S * 1e9)
+        due_ns = time.monotonic_ns() - int(self._pacing.beat_every_s * 1e9)
         for lane in self._lanes.values():
             if lane.beat_ns is not None and lane.beat_ns < due_ns:
                 lane.beat()

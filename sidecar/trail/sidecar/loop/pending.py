@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from trail.wire.frames import ROW_DTYPE
 
-HOLD_NS = 2_000_000_000
-"""How long a row waits for its request to be announced."""
 HOLD_ROWS = 1024
 """How many rows wait at most; the oldest give way."""
 
@@ -44,8 +42,12 @@ class Rows:
 
 @dataclass
 class PendingRows:
-    """Bounded waiting room for rows without a request; `dropped` counts rows nobody claimed."""
+    """Bounded waiting room for rows without a request; `dropped` counts rows nobody claimed.
 
+    Each waits for `hold_ns` at most.
+    """
+
+    hold_ns: int
     dropped: int = 0
     _held: list[tuple[int, Rows]] = field(default_factory=list)
 
@@ -53,7 +55,7 @@ class PendingRows:
         return sum(len(rows) for _, rows in self._held)
 
     def hold(self, rows: Rows, now_ns: int) -> None:
-        """Keeps `rows` until claimed, at most HOLD_NS and HOLD_ROWS."""
+        """Keeps `rows` until claimed, HOLD_ROWS of them at most."""
         if len(rows):
             self._held.append((now_ns, rows))
         self.expire(now_ns)
@@ -62,7 +64,7 @@ class PendingRows:
 
     def expire(self, now_ns: int) -> None:
         """Gives up rows that have waited too long."""
-        while self._held and now_ns - self._held[0][0] > HOLD_NS:
+        while self._held and now_ns - self._held[0][0] > self.hold_ns:
             self.dropped += len(self._held.pop(0)[1])
 
     def claim(self, keys: set[int]) -> list[Rows]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from trail.policy.queue_estimate import Pace
+from trail.policy.queue_estimate import QueueEstimate
 from trail.policy.ranks import Terms
 from trail.policy.spec import PolicySpec
 from trail.predict.quality import Life
@@ -16,11 +16,11 @@ from trail.sidecar.history.timelines import Lives
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.board_rows import board_rows, gittins_of
 from trail.sidecar.loop.counters import Metrics
-from trail.sidecar.loop.idle import KV_FULL, Calm
 from trail.sidecar.loop.pending import PendingRows, Rows
 from trail.sidecar.loop.policy_box import PolicyBox, policy_label
 from trail.sidecar.loop.prediction import PredictionCounters, Predictor
-from trail.sidecar.loop.yield_core import Courtesy
+from trail.sidecar.loop.rests import KV_FULL, Idle, YieldCore
+from trail.sidecar.pacing import Pacing
 from trail.sidecar.quality.monitor import Basis, QualityMonitor
 from trail.sidecar.requests.arrival_order import ArrivalOrder
 from trail.sidecar.requests.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
@@ -68,6 +68,7 @@ class EngineLane:
         policy: PolicyBox,
         telemetry: Telemetry,
         epoch: int,
+        pacing: Pacing,
         quality: QualityMonitor | None = None,
         orphan_timeout_s: float = 60.0,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -75,9 +76,9 @@ class EngineLane:
         self.engine = engine
         self.tracker = RequestTracker(board.capacity, bins, mean)
         self.lives = Lives(engine, self.tracker, clock)
-        self.pending = PendingRows()
+        self.pending = PendingRows(int(pacing.unclaimed_rows_s * 1e9))
         self.counters = PredictionCounters()
-        self.pace = Pace()
+        self.queue_estimate = QueueEstimate(pacing.queue_look_every_s)
         self.predictor: Predictor | None = None
         self.hello: Hello | None = None
         self.load = Load()
@@ -97,9 +98,9 @@ class EngineLane:
         self._orphan_timeout_ns = int(orphan_timeout_s * 1e9)
         self._orphaned_ns: int | None = None
         self._clock = clock
-        self._courtesy = Courtesy()
+        self._yield_core = YieldCore(pacing)
         self._delays = DelayMeter()
-        self._calm = Calm()
+        self._idle = Idle(pacing)
         self._opened: set[int] = set()
         self._unpredicted: dict[int, tuple[int, ...]] = {}
         self._header: BoardHeader | None = None
@@ -120,10 +121,10 @@ class EngineLane:
         """What requests are ranked by, as the quality of predictions stands."""
         return self._quality.basis(self._policy.current[0], self._found.standing)
 
-    def look_calm(self) -> bool:
+    def look_idle(self) -> bool:
         """Whether nobody has waited for this engine of late, so that nothing depends on how soon predictions
         are made."""
-        return self._calm.look(
+        return self._idle.look(
             self._clock(),
             open_requests=len(self.tracker),
             slots=self.hello.max_running if self.hello is not None else 0,
@@ -173,12 +174,12 @@ class EngineLane:
             self._orphaned_ns = self._clock()
 
     def claim_prompts(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Keys and token ids of requests that want a prompt prediction, each once; none while all is calm.
+        """Keys and token ids of requests that want a prompt prediction, each once; none while nobody waits.
 
         A request of which the probe has seen the prompt by then keeps the probe's prediction, unless the
         probe is not trusted.
         """
-        if not self._unpredicted or self.look_calm():
+        if not self._unpredicted or self.look_idle():
             return []
         tracker = self.tracker
         slots = tracker.slots_of(self._unpredicted)
@@ -196,12 +197,12 @@ class EngineLane:
         if frames:
             steps, times_ns = _steps(frames)
             self._telemetry.stats.delay_steps.add(self._delays.read(steps, times_ns))
-            self.pace.stepped(steps, times_ns)
-        self._courtesy.give_way()
+            self.queue_estimate.stepped(steps, times_ns)
+        self._yield_core()
         self._heed_quality()
         self._predict(frames, now_ns)
-        self._courtesy.give_way()
-        self._keep_pace(now_ns)
+        self._yield_core()
+        self._estimate_queue(now_ns)
         self.publish()
         if frames:
             delays_us = self._delays.published(steps, times_ns, self._clock())
@@ -325,7 +326,7 @@ class EngineLane:
             return
         started_ns = self._clock()
         unknown = self.predictor.update(
-            self.tracker, Rows.joined(parts), self.counters, self.beat, self._courtesy.give_way
+            self.tracker, Rows.joined(parts), self.counters, self.beat, self._yield_core
         )
         took_ns = self._clock() - started_ns
         self._telemetry.metrics.probe_seconds.observe(took_ns / 1e9)
@@ -333,12 +334,12 @@ class EngineLane:
         if len(unknown):
             self.pending.hold(unknown, now_ns)
 
-    def _keep_pace(self, now_ns: int) -> None:
-        tracker = self.tracker
+    def _estimate_queue(self, now_ns: int) -> None:
+        tracker, estimate = self.tracker, self.queue_estimate
         if not len(tracker):
-            self.pace.rested()
-        if self.pace.due(now_ns):
-            self.pace.look(now_ns, tracker.queued_tokens(self.load.waiting), tracker.generated_tokens)
+            estimate.rested()
+        if estimate.due(now_ns):
+            estimate.look(now_ns, tracker.queued_tokens(self.load.waiting), tracker.generated_tokens)
 
     def _terms(self, spec: PolicySpec) -> Terms:
         """What the header says of `spec`; nothing but the engine's own order while there is a problem, or
@@ -347,7 +348,8 @@ class EngineLane:
         How long the queue is and the mean prompt go with boosted arrivals alone: the others need no update
         for them.
         """
-        wait_s, token_s = (self.pace.wait_s, self.pace.token_s) if spec.boosts else (0.0, 0.0)
+        estimate = self.queue_estimate
+        wait_s, token_s = (estimate.wait_s, estimate.token_s) if spec.boosts else (0.0, 0.0)
         terms = Terms.of(
             spec,
             mean_initial=self._mean.value,

@@ -14,14 +14,11 @@ import numpy.typing as npt
 
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.pipeline import Telemetry
+from trail.sidecar.pacing import Pacing
 from trail.wire.log_lines import RateLimited
 
 BATCH = 64
 WAITING_PROMPTS = 10_000
-_LOOK_S = 0.2
-REST = 19.0
-"""Pause after a batch, in lengths of the CPU time it took: prompts that come meanwhile share the next one."""
-REST_LIMIT_S = 0.05
 
 log = get_logger()
 
@@ -72,6 +69,7 @@ class PromptWorker:
         load: Callable[[], PromptPredictorLike | None],
         tokens: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]],
         telemetry: Telemetry,
+        pacing: Pacing,
         *,
         on_loaded: Callable[[], None],
     ) -> None:
@@ -79,6 +77,7 @@ class PromptWorker:
         self._load = load
         self._tokens = tokens
         self._telemetry = telemetry
+        self._pacing = pacing
         self._on_loaded = on_loaded
         self._jobs: queue.Queue[PromptJob] = queue.Queue(maxsize=WAITING_PROMPTS)
         self._results: deque[PromptResult] = deque()
@@ -123,7 +122,8 @@ class PromptWorker:
             if jobs:
                 began_s = time.thread_time()
                 self._predict(predictor, jobs)
-                self._stop.wait(min(REST * (time.thread_time() - began_s), REST_LIMIT_S))
+                rest_s = self._pacing.prompt_rest * (time.thread_time() - began_s)
+                self._stop.wait(min(rest_s, self._pacing.prompt_rest_most_s))
 
     def _loaded(self) -> PromptPredictorLike | None:
         began_s = time.monotonic()
@@ -141,7 +141,7 @@ class PromptWorker:
     def _next_jobs(self) -> list[PromptJob]:
         jobs: list[PromptJob] = []
         try:
-            jobs.append(self._jobs.get(timeout=_LOOK_S))
+            jobs.append(self._jobs.get(timeout=self._pacing.prompt_look_s))
             while len(jobs) < BATCH:
                 jobs.append(self._jobs.get_nowait())
         except queue.Empty:

@@ -8,6 +8,8 @@ another, so that a process which must not be in a neighbour's way has to look wh
 import os
 from pathlib import Path
 
+from trail.wire.names import ENV_READY_FD
+
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 
@@ -18,6 +20,20 @@ def usable_cores(v1: Path = _V1, v2: Path = _V2) -> float:
     allowed = float(len(os.sched_getaffinity(0)))
     quota = _quota(v2 / "cpu.max") or _old_quota(v1)
     return min(allowed, quota) if quota else allowed
+
+
+def own_cores(v1: Path = _V1, v2: Path = _V2) -> int:
+    """Whole cores that are this process's own, as far as it can see; 0 where others may be on all of them.
+
+    They are its own where it is pinned to them, there are more around it, and it may use them in full: a
+    quota below their number says that they are for several. Around it are the machine's cores for a sidecar
+    under its supervisor, which is alone in its container, and else those of the process that started it,
+    which may have started vLLM on the same ones.
+    """
+    mine = len(os.sched_getaffinity(0))
+    alone = ENV_READY_FD in os.environ  # the supervisor's
+    around = os.cpu_count() or mine if alone else len(os.sched_getaffinity(os.getppid()))
+    return mine if mine < around and usable_cores(v1, v2) >= mine else 0
 
 
 def _quota(file: Path) -> float | None:

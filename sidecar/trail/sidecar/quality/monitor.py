@@ -15,6 +15,7 @@ from trail.policy.spec import PolicySpec
 from trail.predict.online import NO_CORRECTION, Correction
 from trail.predict.quality import TRUSTED, Life, Quality, QualitySnapshot, Standing, Verdict
 from trail.sidecar.logs import get_logger
+from trail.sidecar.pacing import SHARED_CORES, Pacing
 from trail.sidecar.requests.events import Finished
 from trail.sidecar.requests.tracker import RequestTracker
 from trail.wire.log_lines import RateLimited
@@ -23,9 +24,6 @@ WAITING = 4096
 """Finished requests that wait to be judged; the newest displace the oldest."""
 AT_ONCE = 32
 """Requests that are judged at one look: the end of a burst must not take the core from the heartbeat."""
-REST = 39.0
-"""Pause after judging, in lengths of the CPU time it took: what ends meanwhile shares the next look."""
-REST_LEAST_S = 0.2
 _PREDICTING = frozenset({"trail", "adaptive", "trail-prompt", "sjf"})
 
 log = get_logger()
@@ -60,6 +58,7 @@ class QualityMonitor:
     def __init__(
         self,
         quality: Quality | None,
+        pacing: Pacing = SHARED_CORES,
         *,
         has_prompt: bool = False,
         acts: bool = True,
@@ -68,6 +67,7 @@ class QualityMonitor:
         self.findings = Findings()
         self.snapshot = QualitySnapshot() if quality is None else quality.snapshot()
         self._quality = quality
+        self._pacing = pacing
         self._has_prompt = has_prompt
         self._acts = acts
         self._on_failure = on_failure
@@ -140,7 +140,8 @@ class QualityMonitor:
                 self._failed(error)
             if self._lives:
                 self._some.set()
-            self._stop.wait(max(REST * (time.thread_time() - began_s), REST_LEAST_S))
+            rest_s = self._pacing.quality_rest * (time.thread_time() - began_s)
+            self._stop.wait(max(rest_s, self._pacing.quality_rest_least_s))
 
     def _failed(self, error: Exception) -> None:
         self._on_failure()

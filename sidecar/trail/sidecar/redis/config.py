@@ -17,17 +17,12 @@ class RedisConfig:
     url: str = field(repr=False)  # it may hold a password
     workload: str
     pod: str
-    interval_s: float = 2.0
-    reread_s: float = 5.0
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("redis", "rediss", "unix"):
             raise ValueError("the URL of Redis begins with none of redis://, rediss://, unix://")
         Keys(self.workload)
         check_pod(self.pod)
-        for name in ("interval_s", "reread_s"):
-            if not 0.1 <= getattr(self, name) <= 3600:
-                raise ValueError(f"{name} is {getattr(self, name)}; give seconds from 0.1 to 3600")
 
     @property
     def place(self) -> str:

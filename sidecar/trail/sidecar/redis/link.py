@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from trail.sidecar.logs import get_logger
+from trail.sidecar.pacing import SHARED_CORES, Pacing
 from trail.sidecar.redis.config import RedisConfig
 from trail.wire.backoff import Backoff
 from trail.wire.log_lines import RateLimited
@@ -34,11 +35,8 @@ from trail.wire.redis_schema import (
     encode_report,
 )
 
-RETRIES = Backoff(first_s=0.5, longest_s=30.0)
-"""Pauses before Redis is tried again; half of each is drawn at random."""
-TICK_S = 0.2
-"""Pause between two samples, and the longest that `stop` waits for."""
 TIMEOUT_S = 2.0
+"""Longest that a call of Redis may take."""
 
 log = get_logger()
 
@@ -58,19 +56,21 @@ class LinkCounters:
 class RedisLink:
     """Reports and follows from `start` to `stop`.
 
-    `report` is asked for a report every `interval_s` and `sample` a few times in between; `apply` is given
-    each c that is newer than the last, in the link's thread.
+    `report` is asked for a report, and `sample` a few times in between, as often as `pacing` says; `apply` is
+    given each c that is newer than the last, in the link's thread.
     """
 
     def __init__(
         self,
         config: RedisConfig,
+        pacing: Pacing = SHARED_CORES,
         *,
         report: Callable[[], PodReport],
         apply: Callable[[ControlRecord], None],
         sample: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
+        self._pacing = pacing
         self.counters = LinkCounters()
         self.generation = 0
         self._report = report
@@ -109,7 +109,8 @@ class RedisLink:
             log.info("c is %g: %s", record.c, record.reason)
 
     def _run(self) -> None:
-        pause_s = RETRIES.first_s
+        retries = Backoff(self._pacing.redis_retry_first_s, self._pacing.redis_retry_most_s)
+        pause_s = retries.first_s
         while not self._stop.is_set():
             before = self.counters.reports
             try:
@@ -118,7 +119,7 @@ class RedisLink:
                 self.counters.failures += 1
                 self._say("session", f"Redis at {self.config.place}: {error}; c stays, trying again")
             self.counters.connected = False
-            pause_s = RETRIES.first_s if self.counters.reports > before else RETRIES.after(pause_s)
+            pause_s = retries.first_s if self.counters.reports > before else retries.after(pause_s)
             self._rest(pause_s * self._random.uniform(0.5, 1.0))
 
     def _rest(self, pause_s: float) -> None:
@@ -126,7 +127,7 @@ class RedisLink:
         end_s = time.monotonic() + pause_s
         while not self._stop.is_set() and (left_s := end_s - time.monotonic()) > 0:
             self._guarded(self._sample)
-            self._stop.wait(min(left_s, TICK_S))
+            self._stop.wait(min(left_s, self._pacing.redis_sample_every_s))
 
     def _session(self) -> None:
         """One connection, until it breaks or the link is stopped. Raises what the client raises."""
@@ -143,14 +144,14 @@ class RedisLink:
             read_s, reported_s = time.monotonic(), -float("inf")
             while not self._stop.is_set():
                 now_s = time.monotonic()
-                if now_s - reported_s >= self.config.interval_s:
+                if now_s - reported_s >= self._pacing.redis_report_every_s:
                     self._guarded(lambda: self._write(write))
                     reported_s = now_s
                     self.counters.connected = True
-                hint = hints.get_message(timeout=TICK_S)
+                hint = hints.get_message(timeout=self._pacing.redis_sample_every_s)
                 self._guarded(self._sample)
                 # The answer to the subscription counts as a hint: c may have changed before it.
-                if hint is not None or now_s - read_s >= self.config.reread_s:
+                if hint is not None or now_s - read_s >= self._pacing.redis_reread_every_s:
                     self._read(client)
                     read_s = now_s
 
@@ -160,7 +161,7 @@ class RedisLink:
 
     def _write(self, script: Any) -> None:
         fields = encode_report(self._report())
-        expiry_ms = int(1000 * EXPIRY_INTERVALS * self.config.interval_s)
+        expiry_ms = int(1000 * EXPIRY_INTERVALS * self._pacing.redis_report_every_s)
         script(
             keys=[self._keys.pod(self.config.pod), self._keys.pods, self._keys.history],
             args=[self.config.pod, expiry_ms, HISTORY_LENGTH, *(x for pair in fields.items() for x in pair)],

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.policy_box import PolicyBox
+from trail.sidecar.pacing import Pacing
 from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.telemetry.engine_metrics import BacklogMetrics, EngineMetrics
 from trail.sidecar.telemetry.families import StateCollector
@@ -19,10 +20,12 @@ def complete(
     policy: PolicyBox,
     mean: Callable[[], float],
     quality: QualityMonitor,
+    *,
+    pacing: Pacing,
 ) -> None:
     """Adds to the registry of `metrics` what is read from state, and what lanes tell of requests."""
     for source in (
-        PolicyMetrics(policy, mean),
+        PolicyMetrics(policy, mean, pacing),
         FrameMetrics(lanes),
         EngineMetrics(lanes),
         BacklogMetrics(lanes),

@@ -114,7 +114,7 @@ class BacklogMetrics:
         )  # fmt: skip
         yield gauge(
             "trail_step_seconds", "Time of an engine step.", "engine",
-            {str(lane.engine): lane.pace.token_s for lane in self._lanes},
+            {str(lane.engine): lane.queue_estimate.token_s for lane in self._lanes},
         )  # fmt: skip
 
 

@@ -10,21 +10,26 @@ import trail
 from trail.sidecar.history.decision_log import DecisionLog
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.policy_box import PolicyBox
+from trail.sidecar.pacing import Pacing
 from trail.sidecar.telemetry.families import counter, gauge, plain_gauge
 
 
 class PolicyMetrics:
     """What is in force."""
 
-    def __init__(self, policy: PolicyBox, mean: Callable[[], float]) -> None:
+    def __init__(self, policy: PolicyBox, mean: Callable[[], float], pacing: Pacing) -> None:
         """`mean` gives the running mean of initial predictions, in tokens."""
         self._policy = policy
         self._mean = mean
+        self._pacing = pacing
 
     def families(self) -> Iterator[Metric]:
         """All families, one after another."""
         spec, generation = self._policy.current
         yield InfoMetricFamily("trail_build", "The sidecar's version.", value={"version": trail.__version__})
+        yield InfoMetricFamily(
+            "trail_pacing", "How often the sidecar does things.", value={"profile": self._pacing.name}
+        )
         yield InfoMetricFamily(
             "trail_policy", "The policy in force; `text` with its parameters.",
             value={"name": spec.name, "text": spec.text},

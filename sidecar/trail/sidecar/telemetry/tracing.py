@@ -15,15 +15,14 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from trail.sidecar.logs import get_logger
-from trail.sidecar.loop.yield_core import Courtesy
+from trail.sidecar.loop.rests import YieldCore
+from trail.sidecar.pacing import Pacing
 from trail.sidecar.requests.timeline import Life, Moment
 from trail.sidecar.telemetry.trace_config import TraceConfig
 
 QUEUE_SIZE = 4096
 """Lives that wait to be sent; what ends while it is full is dropped."""
 BATCH = 256
-INTERVAL_S = 1.0
-"""Pause between two looks at the queue: spans leave in batches."""
 
 log = get_logger()
 
@@ -53,6 +52,7 @@ class Tracing:
         send_spans: Callable[[Any], bool],
         send_events: Callable[[Any], bool],
         where: str,
+        pacing: Pacing,
     ) -> None:
         """`send_spans` and `send_events` send a batch to `where` and say whether it was taken."""
         self.spans = 0
@@ -66,7 +66,8 @@ class Tracing:
         self._queue: deque[Life] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trail-traces", daemon=True)
-        self._courtesy = Courtesy()
+        self._every_s = pacing.traces_send_every_s
+        self._yield_core = YieldCore(pacing)
         self._well = True
 
     def moment(self, life: Life, _moment: Moment) -> None:
@@ -91,7 +92,7 @@ class Tracing:
     def _run(self) -> None:
         last = False
         while not last:
-            last = self._stop.wait(INTERVAL_S)
+            last = self._stop.wait(self._every_s)
             while self._queue:
                 self._send()
 
@@ -104,7 +105,7 @@ class Tracing:
             except Exception as error:  # noqa: BLE001 - a span that cannot be made is one span less
                 self.dropped["failed"] += 1
                 self._say(well=False, why=f"{type(error).__name__}: {error}")
-            self._courtesy.give_way()
+            self._yield_core()
         spans, events = self._maker.take()
         if spans:
             if self._try(self._send_spans, spans):
@@ -137,7 +138,7 @@ class Tracing:
             log.warning("traces: %s takes no spans (%s); dropped ones are counted", self._where, why)
 
 
-def make_tracing(config: TraceConfig) -> Tracing:
+def make_tracing(config: TraceConfig, pacing: Pacing) -> Tracing:
     """Tracing to the configured collector. Raises ImportError where OpenTelemetry is not installed."""
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -156,6 +157,7 @@ def make_tracing(config: TraceConfig) -> Tracing:
         lambda batch: spans.export(batch) == SpanExportResult.SUCCESS,
         lambda batch: events.export(batch) == LogRecordExportResult.SUCCESS,
         config.endpoint,
+        pacing,
     )
 
 

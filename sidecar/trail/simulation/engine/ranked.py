@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from trail.policy import decide
 from trail.policy.guard import Guard
-from trail.policy.queue_estimate import LEAST_S, LOOK_NS, MOVED
+from trail.policy.queue_estimate import LEAST_S, MOVED
 from trail.policy.ranks import Terms, ranks
 from trail.policy.sizes import cutoff_age
 from trail.policy.spec import PolicySpec
+from trail.sidecar.pacing import SHARED_CORES
 from trail.simulation.engine.engine import Engine
 from trail.simulation.engine.first_come import allowed_to_start
 from trail.simulation.engine.order import ENDLESS, NOBODY, Quiet
@@ -56,7 +57,7 @@ class RankedOrder:
     The board shows a new request's prediction `initial_lag` steps after it came, before which it ranks by
     the mean, and a refined one `prediction_lag` steps after the step whose hidden states it was made from;
     while a request waits the board catches up. While requests wait, the guard looks at the queue every
-    `pace.LOOK_NS`, and once when nobody waits any more.
+    the sidecar's `queue_look_every_s`, and once when nobody waits any more.
     """
 
     def __init__(self, spec: PolicySpec, engine: Engine, predictions: Predictions) -> None:
@@ -189,7 +190,7 @@ class RankedOrder:
         if queued:
             if engine.now < self._observe_at:
                 return
-            self._observe_at = engine.now + round(LOOK_NS / 1e9 * TICKS_PER_S)
+            self._observe_at = engine.now + round(SHARED_CORES.queue_look_every_s * TICKS_PER_S)
         elif not self._guard_saw_queue:
             return
         self._guard_saw_queue = queued

@@ -244,7 +244,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("version", "layout_version", "predictor", "model", "hidden_size", "layers", "bins", "policy", "engines", "prompt_predictor")
+    __slots__ = ("version", "layout_version", "predictor", "model", "hidden_size", "layers", "bins", "policy", "engines", "prompt_predictor", "pacing")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PREDICTOR_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +255,7 @@ class Description(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     ENGINES_FIELD_NUMBER: _ClassVar[int]
     PROMPT_PREDICTOR_FIELD_NUMBER: _ClassVar[int]
+    PACING_FIELD_NUMBER: _ClassVar[int]
     version: str
     layout_version: int
     predictor: str
@@ -265,7 +266,8 @@ class Description(_message.Message):
     policy: Policy
     engines: _containers.RepeatedCompositeFieldContainer[EngineStatus]
     prompt_predictor: str
-    def __init__(self, version: _Optional[str] = ..., layout_version: _Optional[int] = ..., predictor: _Optional[str] = ..., model: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., bins: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineStatus, _Mapping]]] = ..., prompt_predictor: _Optional[str] = ...) -> None: ...
+    pacing: str
+    def __init__(self, version: _Optional[str] = ..., layout_version: _Optional[int] = ..., predictor: _Optional[str] = ..., model: _Optional[str] = ..., hidden_size: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., bins: _Optional[int] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineStatus, _Mapping]]] = ..., prompt_predictor: _Optional[str] = ..., pacing: _Optional[str] = ...) -> None: ...
 
 class EngineStatus(_message.Message):
     __slots__ = ("hello", "load", "open_requests", "frames_read", "frames_lost", "frames_rejected", "problem")

@@ -12,12 +12,14 @@ from service_kit import BINS, Bench, started, vector
 
 from trail.policy.gittins import gittins_index
 from trail.policy.guard import Guard
-from trail.policy.queue_estimate import LOOK_NS, MOVED, Pace
+from trail.policy.queue_estimate import MOVED, QueueEstimate
 from trail.policy.spec import PolicySpec
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.requests.events import Finished, Hello, Load
 from trail.wire.frames import Kind
 
 SECOND_NS = 10**9
+LOOK_NS = int(SHARED_CORES.queue_look_every_s * 1e9)
 
 
 def steps_of(first: int, count: int, at_ns: int, each_ns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -27,41 +29,41 @@ def steps_of(first: int, count: int, at_ns: int, each_ns: int) -> tuple[np.ndarr
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60))
 def test_what_is_stated_is_what_is_measured_within_a_share(queued: list[float]) -> None:
-    pace, twin, stated = Pace(), Guard(), []
+    estimate, twin, stated = QueueEstimate(0.1), Guard(), []
     for i, tokens in enumerate(queued):
-        pace.look(i * SECOND_NS, tokens, 100.0 * i)
+        estimate.look(i * SECOND_NS, tokens, 100.0 * i)
         measured = twin.observe(float(i), tokens, 100.0 * i)
-        assert abs(pace.wait_s - measured) <= MOVED * pace.wait_s + 1e-3
-        stated.append(pace.wait_s)
+        assert abs(estimate.wait_s - measured) <= MOVED * estimate.wait_s + 1e-3
+        stated.append(estimate.wait_s)
     for before, after in itertools.pairwise(stated):
         assert after == before or abs(after - before) > MOVED * before
 
 
 def test_the_queue_is_looked_at_ten_times_a_second() -> None:
-    pace = Pace()
-    assert pace.due(5)
-    pace.look(5, 0.0, 0.0)
-    assert not pace.due(5 + LOOK_NS - 1)
-    assert pace.due(5 + LOOK_NS)
+    estimate = QueueEstimate(0.1)
+    assert estimate.due(5)
+    estimate.look(5, 0.0, 0.0)
+    assert not estimate.due(5 + LOOK_NS - 1)
+    assert estimate.due(5 + LOOK_NS)
 
 
 def test_step_time_is_that_of_steps_while_requests_run() -> None:
-    pace = Pace()
-    pace.stepped(*steps_of(1, 10, 0, 20_000_000))
-    pace.rested()
-    pace.stepped(*steps_of(11, 10, 3600 * SECOND_NS, 20_000_000))  # an hour later
-    pace.stepped(*steps_of(21, 5, 3600 * SECOND_NS + 200_000_000, 20_000_000))
-    pace.look(0, 0.0, 0.0)
-    assert pace.token_s == pytest.approx(0.02)
+    estimate = QueueEstimate(0.1)
+    estimate.stepped(*steps_of(1, 10, 0, 20_000_000))
+    estimate.rested()
+    estimate.stepped(*steps_of(11, 10, 3600 * SECOND_NS, 20_000_000))  # an hour later
+    estimate.stepped(*steps_of(21, 5, 3600 * SECOND_NS + 200_000_000, 20_000_000))
+    estimate.look(0, 0.0, 0.0)
+    assert estimate.token_s == pytest.approx(0.02)
 
 
 def test_step_time_follows_a_slower_engine_and_survives_steps_that_count_anew() -> None:
-    pace = Pace()
-    pace.stepped(*steps_of(1, 100, 0, 10_000_000))
-    pace.stepped(*steps_of(1, 400, 10 * SECOND_NS, 40_000_000))
-    pace.stepped(*steps_of(401, 400, 26 * SECOND_NS, 40_000_000))
-    pace.look(0, 0.0, 0.0)
-    assert pace.token_s == pytest.approx(0.04)
+    estimate = QueueEstimate(0.1)
+    estimate.stepped(*steps_of(1, 100, 0, 10_000_000))
+    estimate.stepped(*steps_of(1, 400, 10 * SECOND_NS, 40_000_000))
+    estimate.stepped(*steps_of(401, 400, 26 * SECOND_NS, 40_000_000))
+    estimate.look(0, 0.0, 0.0)
+    assert estimate.token_s == pytest.approx(0.04)
 
 
 def queue_up(bench: Bench, seconds: float, waiting: int) -> None:
@@ -101,7 +103,7 @@ def test_the_board_states_how_long_the_queue_is(queue: Callable[[PolicySpec], Be
 def test_other_policies_cause_no_update_of_the_board_for_it(queue: Callable[[PolicySpec], Bench]) -> None:
     bench = queue(PolicySpec("trail"))
     queue_up(bench, 3.0, waiting=4)
-    assert bench.lane.pace.wait_s > 0
+    assert bench.lane.queue_estimate.wait_s > 0
     assert (bench.header().wait_s, bench.header().token_s) == (0.0, 0.0)
 
 

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from service_kit import BINS, HIDDEN, Bench, rows, started, until, vector
 
 from trail.policy.spec import PolicySpec
-from trail.sidecar.loop.idle import CALM_AFTER_NS, KV_FULL, Calm
 from trail.sidecar.loop.loop import Delivery, Inbox, SidecarLoop
 from trail.sidecar.loop.prompting import PromptWorker
-from trail.sidecar.loop.rests import LIMIT_S
+from trail.sidecar.loop.rests import KV_FULL, Idle
+from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.requests.events import Finished, Hello, Load, StreamEnded
 from trail.wire.frames import Kind
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
 SLOTS = 4
+AFTER_NS = int(SHARED_CORES.idle_after_s * 1e9)
+REST_S = SHARED_CORES.loop_rest_unhurried_s
 
 
 class CountingEncoder:
@@ -41,54 +43,54 @@ def bench(make_bench: Callable[..., Bench]) -> Bench:
     return bench
 
 
-def pass_time(bench: Bench, ns: int = CALM_AFTER_NS) -> None:
+def pass_time(bench: Bench, ns: int = AFTER_NS) -> None:
     bench.now_ns += ns
 
 
-def grow_calm(bench: Bench) -> None:
-    assert not bench.lane.look_calm()
+def grow_idle(bench: Bench) -> None:
+    assert not bench.lane.look_idle()
     pass_time(bench)
-    assert bench.lane.look_calm()
+    assert bench.lane.look_idle()
 
 
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 2 * CALM_AFTER_NS), st.integers(0, 6), st.integers(0, 2), st.floats(0, 1),
+            st.integers(0, 2 * AFTER_NS), st.integers(0, 6), st.integers(0, 2), st.floats(0, 1),
         ),
         min_size=1,
         max_size=30,
     )
 )  # fmt: skip
-def test_calm_is_as_long_a_time_in_which_nobody_waited(looks: list[tuple[int, int, int, float]]) -> None:
-    calm, now_ns, last_busy_ns = Calm(), 0, 0
+def test_idle_is_as_long_a_time_in_which_nobody_waited(looks: list[tuple[int, int, int, float]]) -> None:
+    idle, now_ns, last_busy_ns = Idle(SHARED_CORES), 0, 0
     for passed_ns, open_requests, waiting, kv_usage in looks:
         now_ns += passed_ns
         if now_ns == passed_ns or open_requests >= SLOTS or waiting > 0 or kv_usage >= KV_FULL:
             last_busy_ns = now_ns
-        found = calm.look(
+        found = idle.look(
             now_ns, open_requests=open_requests, slots=SLOTS, waiting=waiting, kv_usage=kv_usage
         )
-        assert found == (now_ns - last_busy_ns >= CALM_AFTER_NS)
+        assert found == (now_ns - last_busy_ns >= AFTER_NS)
 
 
-def test_an_engine_that_does_not_say_how_many_it_runs_is_never_calm() -> None:
-    calm = Calm()
-    for now_ns in (0, 10 * CALM_AFTER_NS):
-        assert not calm.look(now_ns, open_requests=0, slots=0, waiting=0, kv_usage=0.0)
+def test_an_engine_that_does_not_say_how_many_it_runs_is_never_idle() -> None:
+    idle = Idle(SHARED_CORES)
+    for now_ns in (0, 10 * AFTER_NS):
+        assert not idle.look(now_ns, open_requests=0, slots=0, waiting=0, kv_usage=0.0)
 
 
 @pytest.mark.parametrize(
     "busy", [[Load(waiting=1)], [Load(kv_usage=KV_FULL)], [started(key, slot=key) for key in range(1, 5)]]
 )
-def test_whatever_may_make_requests_wait_ends_the_calm_at_once(bench: Bench, busy: list[object]) -> None:
-    grow_calm(bench)
+def test_whatever_may_make_requests_wait_ends_it_at_once(bench: Bench, busy: list[object]) -> None:
+    grow_idle(bench)
     bench.apply(*busy)
-    assert not bench.lane.look_calm()
+    assert not bench.lane.look_idle()
 
 
-def test_prompts_wait_while_it_is_calm_and_go_together_when_it_is_not(bench: Bench) -> None:
-    grow_calm(bench)
+def test_prompts_wait_while_it_is_idle_and_go_together_when_it_is_not(bench: Bench) -> None:
+    grow_idle(bench)
     bench.apply(started(11, slot=1), started(12, slot=2), started(13, slot=3))
     assert bench.lane.claim_prompts() == []
     bench.export((11, 5, Kind.PROMPT, P0))
@@ -101,7 +103,7 @@ def test_prompts_wait_while_it_is_calm_and_go_together_when_it_is_not(bench: Ben
 
 @pytest.mark.parametrize("end", [Hello(0, max_running=SLOTS), StreamEnded()])
 def test_prompts_of_an_engine_that_is_gone_are_let_go(bench: Bench, end: object) -> None:
-    grow_calm(bench)
+    grow_idle(bench)
     bench.apply(started(11, slot=1), end)
     pass_time(bench, 61_000_000_000)  # after which an engine that does not come back is given up
     bench.lane.step()
@@ -112,7 +114,7 @@ def test_prompts_of_an_engine_that_is_gone_are_let_go(bench: Bench, end: object)
 @contextmanager
 def running(bench: Bench, prompts: PromptWorker | None = None) -> Iterator[Inbox]:
     inbox = Inbox()
-    loop = SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics)
+    loop = SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics, SHARED_CORES)
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
@@ -130,12 +132,12 @@ def interval_s(bench: Bench) -> float:
 def test_the_loop_beats_while_it_rests_and_wakes_for_a_queue(bench: Bench) -> None:
     encoder = CountingEncoder()
     prompts = PromptWorker(
-        lambda: encoder, lambda p: p @ BINS.midpoints, bench.telemetry, on_loaded=lambda: None
+        lambda: encoder, lambda p: p @ BINS.midpoints, bench.telemetry, SHARED_CORES, on_loaded=lambda: None
     )
     prompts.start()
-    grow_calm(bench)
+    grow_idle(bench)
     with running(bench, prompts) as inbox:
-        until(lambda: interval_s(bench) == LIMIT_S)
+        until(lambda: interval_s(bench) == REST_S)
         beat_ns = bench.header().heartbeat_ns
         until(lambda: bench.header().heartbeat_ns > beat_ns)
         inbox.put(Delivery(0, 1, (started(11, slot=1),)), timeout_s=1)
@@ -143,7 +145,7 @@ def test_the_loop_beats_while_it_rests_and_wakes_for_a_queue(bench: Bench) -> No
         assert encoder.prompts == []
         inbox.put(Delivery(0, 1, (started(12, slot=2), Load(waiting=1))), timeout_s=1)
         until(lambda: all(bench.board(1, 2)["key"] == [11, 12]))
-        assert interval_s(bench) < LIMIT_S
+        assert interval_s(bench) < REST_S
     prompts.stop(10)
     assert len(encoder.prompts) == 2
 
@@ -153,17 +155,17 @@ def test_what_no_prediction_could_change_lets_the_loop_rest(make_bench: Callable
     bench = make_bench(PolicySpec("trail", c=0.0))
     encoder = CountingEncoder()
     prompts = PromptWorker(
-        lambda: encoder, lambda p: p @ BINS.midpoints, bench.telemetry, on_loaded=lambda: None
+        lambda: encoder, lambda p: p @ BINS.midpoints, bench.telemetry, SHARED_CORES, on_loaded=lambda: None
     )
     prompts.start()
     bench.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(2,), max_running=SLOTS), Load(waiting=1))
     assert bench.lane.settled
-    assert not bench.lane.look_calm()
+    assert not bench.lane.look_idle()
     with running(bench, prompts) as inbox:
-        until(lambda: interval_s(bench) == LIMIT_S)
+        until(lambda: interval_s(bench) == REST_S)
         inbox.put(Delivery(0, 1, (started(11, slot=1),)), timeout_s=1)
         until(lambda: bench.board(1)["key"] == [11])
-        assert interval_s(bench) == LIMIT_S
+        assert interval_s(bench) == REST_S
     prompts.stop(10)
 
 
@@ -186,7 +188,7 @@ def test_predictions_of_running_requests_matter_where_one_may_give_way(
     assert bench.lane.settled == settled
 
 
-def test_a_lane_that_fails_is_silent_however_calm_it_is(bench: Bench) -> None:
+def test_a_lane_that_fails_is_silent_however_idle_it_is(bench: Bench) -> None:
     class Broken:
         layer, hidden_size = 2, HIDDEN
 
@@ -195,13 +197,13 @@ def test_a_lane_that_fails_is_silent_however_calm_it_is(bench: Bench) -> None:
 
     assert bench.lane.predictor is not None
     bench.apply(started(11, slot=1))
-    grow_calm(bench)
+    grow_idle(bench)
     bench.lane.predictor.probe = Broken()
-    loop = SidecarLoop({0: bench.lane}, Inbox(), None, bench.telemetry.metrics)
+    loop = SidecarLoop({0: bench.lane}, Inbox(), None, bench.telemetry.metrics, SHARED_CORES)
     loop.step()
     beat_ns = bench.header().heartbeat_ns
     batch = rows((11, 5 + 1, Kind.TOKEN, P0))
     bench.writer.write(1, batch.rows, batch.vectors)
     loop.step()
-    assert not loop._calm()
+    assert not loop._idle()
     assert bench.header().heartbeat_ns == beat_ns
