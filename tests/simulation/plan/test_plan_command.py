@@ -15,7 +15,6 @@ from trail.commands import plan as command
 from trail.report.palette import arm_styles
 from trail.simulation.plan.inputs import predicted_law, read_confusion
 from trail.simulation.plan.mg1 import lognormal_law
-from trail.simulation.plan.palette import policy_styles
 from trail.simulation.plan.report import render
 from trail.simulation.plan.service import Service
 from trail.simulation.plan.study import CS, Question, Study, loads_from, parse_plan_arms
@@ -222,12 +221,12 @@ def test_a_browser_shows_it_without_complaint_and_fetches_nothing(
 
 
 def test_policies_that_differ_in_c_alone_are_told_apart() -> None:
-    styles = policy_styles(["fcfs", "trail-prompt-c0", "trail-prompt-c0.2", "trail-prompt-c1", "oracle-c1"])
+    styles = arm_styles(["fcfs", "trail-prompt-c0", "trail-prompt-c0.2", "trail-prompt-c1", "oracle-c1"])
     assert (
         len({style.light for style in styles.values()}) == len({style.dark for style in styles.values()}) == 5
     )
-    alone = policy_styles(["trail-prompt-c0.2"])["trail-prompt-c0.2"]
-    assert alone == arm_styles(["trail-prompt-c0.2"])["trail-prompt-c0.2"]
+    one, other = (arm_styles([name])[name] for name in ("trail-prompt-c0.2", "trail-prompt"))
+    assert one == other
 
 
 def test_the_same_question_gets_the_same_answer() -> None:

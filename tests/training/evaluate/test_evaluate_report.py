@@ -15,9 +15,9 @@ from rich.console import Console
 
 from trail.predict.bins import equal_bins
 from trail.predict.training.metrics import Forecast, JudgedRows
+from trail.report.palette import predictor_styles, series_styles
 from trail.training.evaluate import judging
 from trail.training.evaluate.judging import judge_arm, order_agreement
-from trail.training.evaluate.palette import arm_styles, series_styles
 from trail.training.evaluate.report import render
 from trail.training.evaluate.table import print_arms
 from trail.training.evaluate.wording import findings, headline, where_paper_is_better
@@ -153,12 +153,16 @@ def test_names_cannot_become_markup() -> None:
 def test_figures_are_drawn_in_the_pages_colours_only() -> None:
     page = render(document())
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
-    assert not re.findall(r"#0[0-9a-f]{5}\b", drawn)
-    assert set(re.findall(r"var\((--[a-z]+-?\d*)\)", drawn)) <= set(re.findall(r"(--[a-z]+-?\d*):", page))
+    assert not re.findall(r"(?<=: )#[0-9a-f]{6}\b", drawn)
+    used = set(re.findall(r"var\((--[\w-]+)\)", drawn))
+    assert len(used) > len(document()["arms"])
+    for theme in page[page.index("<style>") : page.index("</style>")].split("prefers-color-scheme: dark"):
+        assert used <= set(re.findall(r"(--[\w-]+):", theme))
 
 
 def test_arms_and_lines_are_told_apart_on_light_and_dark_cards() -> None:
-    styles = [*arm_styles(list(document()["arms"])).values(), *series_styles(["a", "b", "c", "d"]).values()]
+    arms, lines = predictor_styles(list(document()["arms"])), series_styles(["a", "b", "c", "d"])
+    styles = [*arms.values(), *lines.values()]
     for side, card in (("light", "#ffffff"), ("dark", "#1b1f24")):
         colours = [getattr(style, side) for style in styles]
         assert len(set(colours)) == len(colours)
