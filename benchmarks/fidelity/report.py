@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks.fidelity.compare import TIMES, TOLERANCE
 from trail.report.figures import Styles
-from trail.report.page import Facts, Soft, page, section
+from trail.report.page import page
 from trail.report.palette import arm_styles
 from trail.report.table import Cell, Table, print_table, seconds_text
 
@@ -16,15 +16,6 @@ Load = Mapping[str, Any]
 
 _COLUMNS = ("vLLM", "simulated", "ratio")
 NAMES = {"latency_s": "mean latency", "ttft_s": "mean TTFT"}
-_WORKED_OUT = (
-    "Every run of trail bench was served again by the simulator: the requests that arrived, the lengths that"
-    " came, the predictions that the sidecar had made at the age at which it made them. Step times were"
-    " fitted as trail fit-steps does to the runs without preemption of all loads, of stock vLLM for fcfs and"
-    " of vLLM with TRAIL for the others; the machine is as slow in each run as the times between that run's"
-    " own tokens say (a run with preemptions: as the others of its repeat). Small print under vLLM's means"
-    " is their 95 % interval over repeats, under ratios those of each repeat. A ratio that is neither within"
-    " 10 % nor in the interval is marked."
-)
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -51,32 +42,19 @@ def print_tables(console: Console, document: Mapping[str, Any]) -> None:
 
 def render(document: Mapping[str, Any]) -> str:
     """The page."""
-    first = document["loads"][0]
     arms = dict.fromkeys(arm for load in document["loads"] for arm in load[TIMES[0]]["arms"])
     styles = arm_styles(list(arms))
     loads = [
-        section(
-            f"Load {load['load']}",
-            Soft(
-                f"{load['rate_per_s']:.1f} requests/s, {load['requests']} a run, {load['repeats']} repeats;"
-                f" predictions reach the board {load['lag_steps']} steps after their hidden states, or their"
-                " request, came"
-            ),
-            _table(load, styles),
-            *(Soft(_pairs(NAMES[time], load[time]["pairs"])) for time in TIMES),
-        )
+        (load, _table(load, styles), [_pairs(NAMES[time], load[time]["pairs"]) for time in TIMES])
         for load in document["loads"]
     ]
     return page(
-        title="TRAIL: the simulator against vLLM",
+        "benchmarks.fidelity",
+        "fidelity.html.j2",
         headline=headline(document),
-        lead=[
-            "demo model",
-            f"seed {first['seed']}",
-            f"{first['host']['processor']}, {first['host']['cpus']} cores",
-        ],
         styles=styles.values(),
-        sections=[*loads, section("How this was worked out", _WORKED_OUT, Facts(_fits(document["steps"])))],
+        d=document,
+        loads=loads,
     )
 
 
@@ -116,12 +94,3 @@ def _unlike(pairs: list[Mapping[str, Any]]) -> list[str]:
         for pair in pairs
         if not pair["alike"]
     ]
-
-
-def _fits(steps: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = []
-    for server, fit in steps.items():
-        seconds = ", ".join(f"{name} {value:.3g}" for name, value in fit["seconds"].items())
-        off = f"{100 * fit['mean_relative']:.1f} % off on held-out stretches"
-        found.append((f"Step times, {server}", f"{seconds}; {off}"))
-    return found

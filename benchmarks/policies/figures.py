@@ -73,6 +73,7 @@ def over_load(rows: Rows, styles: Styles, name: str) -> str | None:
         for arm in rows[0]["arms"]
         if arm not in KNOB and arm != "fcfs"
     ]
+    name = name.replace(" ", "-").replace(",", "")
     return ratios(f"load-{name}", "load, times the capacity of stock FCFS", lines, barred={OURS})
 
 

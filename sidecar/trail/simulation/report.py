@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from trail.bench.report.page import render as render_bench
 from trail.report.figures import RULE, Styles, legend, line, log_axis, svg
-from trail.report.page import figure, section
 from trail.report.palette import Style, arm_styles
 
 Sweep = Sequence[Mapping[str, Any]]
@@ -29,16 +28,16 @@ def render(results: Mapping[str, Any]) -> str:
     """The page for results with a part `sweep`."""
     sweep: Sweep = results["sweep"]
     styles = arm_styles(list(results["arms"]))
-    over_load = figure(
-        load_figure(sweep, styles),
+    over_load = (
         "Times as multiples of stock FCFS on the same requests, by load. Below 1 is better; bars are 95 %"
-        " intervals over seeds.",
+        " intervals over seeds."
     )
-    over_c = figure(
-        c_figure(sweep, styles),
-        "The same at the last load, by the bound c on preemption: 0 protects what runs, 1 allows all.",
-    )
-    return render_bench(results, [section("Over load", over_load), section("Over c", over_c)])
+    over_c = "The same at the last load, by the bound c on preemption: 0 protects what runs, 1 allows all."
+    more = [
+        ("Over load", load_figure(sweep, styles), over_load),
+        ("Over c", c_figure(sweep, styles), over_c),
+    ]
+    return render_bench(results, more)
 
 
 def load_figure(sweep: Sweep, styles: Styles) -> str | None:

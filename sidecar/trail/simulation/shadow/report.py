@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from trail.report.figures import Styles, shares_within
-from trail.report.page import Facts, figure, page, points, section
+from trail.report.page import page
 from trail.report.palette import arm_styles
 from trail.report.stats import STATISTICS
 from trail.report.table import Table, seconds_text
@@ -26,31 +26,15 @@ def headline(document: Mapping[str, Any]) -> str:
 def render(document: Mapping[str, Any]) -> str:
     """The page."""
     styles = arm_styles(list(document["arms"]))
-    engines = len(document["engines"])
     return page(
-        title=f"TRAIL in shadow: {document['log']}",
+        "trail.simulation.shadow",
+        "shadow.html.j2",
         headline=headline(document),
-        lead=[
-            document["log"],
-            f"{document['requests']:,} requests in {document['seconds']:.0f} s",
-            f"{engines} engine{'s' if engines != 1 else ''}",
-        ],
-        tiles=_tiles(document),
         styles=styles.values(),
-        sections=[
-            section("To know before reading on", points(document["notes"]), warning=True),
-            section(
-                "Who would wait how long",
-                figure(
-                    _curves(document, styles),
-                    "“logged” is what happened, in the engine's own order; “fcfs” is the same order in the"
-                    " simulator; the others are what they would have made of the same requests. Further left"
-                    " is better.",
-                ),
-                _table(document, styles),
-            ),
-            section("How this was estimated", Facts(_facts(document))),
-        ],
+        tiles=_tiles(document),
+        d=document,
+        curves=_curves(document, styles),
+        times=_table(document, styles),
     )
 
 
@@ -87,30 +71,3 @@ def _tiles(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         meaning = "simulated over logged mean latency in the engine's own order (1 is right)"
         tiles.append((f"{document['fidelity']:.2f}", meaning))
     return tiles
-
-
-def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (
-            "Requests",
-            f"{document['requests']:,} replayed, {document['left_out']} left out (aborted before a token,"
-            " not known from their arrival on, or served while the sidecar was silent),"
-            f" {document['unpredicted']} without a prediction (the mean stands in)",
-        ),
-        *((f"Engine {engine['engine']}", _engine(engine)) for engine in document["engines"]),
-        ("Token budget", f"{document['token_budget']} a step"),
-        ("Prediction lag", f"{document['prediction_lag']} steps"),
-    ]
-
-
-def _engine(engine: Mapping[str, Any]) -> str:
-    steps, predictions = engine["steps"], engine["predictions"]
-    return (
-        f"{engine['model']}; {engine['slots']} slots, {engine['kv_blocks']} KV blocks of"
-        f" {engine['block_tokens']} tokens; a step takes {1000 * steps['fixed_s']:.3g} ms +"
-        f" {1000 * steps['sequence_s']:.3g} ms a sequence + {1e6 * steps['prefill_token_s']:.3g} µs a prompt"
-        f" token + {1e6 * steps['kv_token_s']:.3g} µs a KV token, off by"
-        f" {100 * steps['error']['mean_relative']:.1f} % on {steps['error']['intervals']} stretches;"
-        f" predictions off by {predictions['initial_mae_tokens']:.1f} tokens before,"
-        f" {predictions['refined_mae_tokens']:.1f} while generating"
-    )
