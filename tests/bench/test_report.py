@@ -7,21 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_kit import assert_self_contained, contrast
 from results_maker import ARMS, make_results
 
 from trail.bench.report.page import render
 from trail.report.palette import arm_styles
-
-
-def luminance(colour: str) -> float:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a: str, b: str) -> float:
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_arms_are_told_apart_on_light_and_dark_cards() -> None:
@@ -52,15 +42,7 @@ def test_arms_of_one_policy_are_told_apart_by_their_parameters() -> None:
 
 
 def test_the_page_refers_to_nothing_outside_itself_and_has_no_script() -> None:
-    page = render(make_results())
-    assert "<script" not in page
-    links = re.findall(r'(?:src|href|action)="([^"]*)"', page)
-    assert all(link.startswith(("#", "data:")) for link in links)
-    assert "@import" not in page
-    assert not re.findall(r"url\((?!#)", page)
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    assert all(ref in ids for ref in re.findall(r'(?:url\(|href=")#([^")]+)', page))
+    assert_self_contained(render(make_results()))
 
 
 def test_what_requests_and_names_contain_cannot_become_markup() -> None:

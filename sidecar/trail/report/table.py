@@ -48,7 +48,7 @@ def print_table(console: Console, title: str, table: Table) -> None:
     """On a terminal, `!` after what stands out; nothing for a table without rows."""
     grid = Grid(title=title, title_justify="left", title_style="", box=SIMPLE, padding=(0, 1, 0, 0))
     for place, heading in enumerate(table.headings):
-        grid.add_column(heading, justify="right" if place else "left", no_wrap=not place)
+        grid.add_column(heading, justify="right" if place else "left")
     for cells in table.cells:
         grid.add_row(*map(_on_terminal, cells))
     if table.rows:
