@@ -5,18 +5,22 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.control.keep import Kept
-from benchmarks.control.regret import PARTS, Outcome, rows, run_seed
-from benchmarks.control.settings import AZURE, Setting, grid
+from benchmarks.control.constant import Outcome, run_constants
+from benchmarks.control.regret import rows, run_controlled
+from benchmarks.control.settings import AZURE, Setting, azure_file, grid
 from benchmarks.names import ENV_SHARED
+from trail.policy.controller import LEVELS
 from trail.report.stages import shown
+from trail.simulation.cache import Cache
 from trail.wire.files import write_json
 
 TARGET = 0.05
@@ -47,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began_s = time.monotonic()
     found = [
         row
-        for setting, runs in _run(settings, args.requests, seeds, args.jobs, Kept(args.out / "control-runs"))
+        for setting, runs in run(settings, args.requests, seeds, args.jobs, args.out / "control-runs")
         for row in rows(setting, runs)
     ]
     document = {
@@ -76,33 +80,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if document["within_target"] == len(found) else 1
 
 
-def _run(
-    settings: Sequence[Setting], requests: int, seeds: Sequence[int], jobs: int, kept: Kept
+def run(
+    settings: Sequence[Setting], requests: int, seeds: Sequence[int], jobs: int, directory: Path
 ) -> list[tuple[Setting, list[dict[str, Outcome]]]]:
-    """Outcomes of every setting, seed by seed; those that `kept` holds are not simulated again."""
+    """Outcomes of every setting, seed by seed; those that `directory` holds are not simulated again."""
     runs = [(s, seed) for s in settings for seed in (seeds[:2] if s.shape == AZURE else seeds)]
-    tasks = [(s, requests, seed, part) for s, seed in runs for part in PARTS]
     # The Azure hour takes longest.
-    tasks.sort(key=lambda task: task[0].shape != AZURE)
-    found = {task: kept.read(*task) for task in tasks}
-    missing = [task for task in tasks if found[task] is None]
+    first = sorted(runs, key=lambda of: of[0].shape != AZURE)
+    parts: list[tuple[Callable[..., dict[str, Outcome]], tuple[Any, ...]]] = [
+        *((run_constants, (s, requests, seed, LEVELS)) for s, seed in first),
+        *((run_controlled, (s, requests, seed)) for s, seed in first),
+    ]
+    whole: dict[tuple[Setting, int], dict[str, Outcome]] = {of: {} for of in runs}
+    missing = []
+    for part, given in parts:
+        cache = Cache(directory, part.__module__)
+        key = cache.key(*given, azure_file() if given[0].shape == AZURE else None)
+        found = cache.read(key)
+        if found is None:
+            missing.append((part, given, cache, key))
+        else:
+            whole[given[0], given[2]] |= {name: Outcome(**values) for name, values in found.items()}
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(jobs, context) as pool,
         shown() as stages,
         stages.stage("simulating", len(missing)) as advance,
     ):
-        futures = {pool.submit(run_seed, *task[:3], task[3:]): task for task in missing}
+        futures = {pool.submit(part, *given): (given, cache, key) for part, given, cache, key in missing}
         for future in as_completed(futures):
-            task = futures[future]
-            outcomes = found[task] = future.result()
-            kept.write(*task, outcomes)
+            given, cache, key = futures[future]
+            outcomes = future.result()
+            whole[given[0], given[2]] |= outcomes
+            cache.write(key, {name: asdict(outcome) for name, outcome in outcomes.items()})
             advance(1)
-    whole = {
-        (s, seed): {name: o for part in PARTS for name, o in (found[s, requests, seed, part] or {}).items()}
-        for s, seed in runs
-    }
-    return [(s, [whole[run] for run in runs if run[0] is s]) for s in settings]
+    return [(s, [whole[of] for of in runs if of[0] is s]) for s in settings]
 
 
 if __name__ == "__main__":

@@ -1,66 +1,34 @@
 """How much worse than the best constant c, chosen in hindsight, the controller does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from benchmarks.control.constant import Outcome, given, served
 from benchmarks.control.order import ControlledOrder, LocalControl
-from benchmarks.control.settings import OBJECTIVES, Setting
+from benchmarks.control.settings import Setting
 from trail.policy.controller import LEVELS, Objective
 from trail.policy.spec import PolicySpec
 from trail.report.stats import ratio_interval
 from trail.simulation.engine.engine import Engine
-from trail.simulation.engine.order import Order
-from trail.simulation.engine.predictors import Lognormal, Predictions
-from trail.simulation.engine.ranked import RankedOrder
-from trail.simulation.engine.steptime import TICKS_PER_S, StepTicks
+from trail.simulation.engine.predictors import Predictions
+from trail.simulation.engine.steptime import StepTicks
 from trail.simulation.engine.workload import Workload
 
-EVERY_TOKENS = 10
-CONSTANT, CONTROLLED = "constant", "controlled"
-PARTS = (CONSTANT, CONTROLLED)
+OBJECTIVES = {"latency": Objective(1.0, 0.0), "both": Objective(1.0, 1.0), "ttft": Objective(1.0, 4.0)}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Means of one run in seconds, the share of recomputed tokens, how often c turned round, and the last c
-    (None: it stood still)."""
-
-    latency_s: float
-    ttft_s: float
-    recomputed_share: float
-    turns: int = 0
-    last_c: float | None = None
-
-    def value(self, objective: Objective) -> float:
-        """What the objective makes of it: the weighted sum, in seconds."""
-        return objective.latency_weight * self.latency_s + objective.ttft_weight * self.ttft_s
-
-
-def run_seed(setting: Setting, requests: int, seed: int, parts: Sequence[str] = PARTS) -> dict[str, Outcome]:
-    """All arms of `parts` on the requests of one seed: each level of c by its number, each objective by its
-    name."""
-    work = setting.workload(requests, seed)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x52]))
-    predictions = Lognormal().predict(work, EVERY_TOKENS, rng)
+def run_controlled(setting: Setting, requests: int, seed: int) -> dict[str, Outcome]:
+    """The controller with each objective, by its name, on the requests of one seed."""
+    work, predictions = given(setting, requests, seed)
     spec = PolicySpec(setting.policy)
-    outcomes: dict[str, Outcome] = {}
-    if CONSTANT in parts:
-        for c in LEVELS:
-            outcomes[f"{c:g}"] = constant(setting, work, predictions, replace(spec, c=c))
-    if CONTROLLED in parts:
-        for name, objective in OBJECTIVES.items():
-            outcomes[name] = controlled(setting, work, predictions, spec, objective)
-    return outcomes
-
-
-def constant(setting: Setting, work: Workload, predictions: Predictions, spec: PolicySpec) -> Outcome:
-    """`spec` from beginning to end."""
-    engine = Engine(setting.engine, work, StepTicks.of(setting.model))
-    return _served(engine, RankedOrder(spec, engine, predictions))
+    return {
+        name: controlled(setting, work, predictions, spec, objective)
+        for name, objective in OBJECTIVES.items()
+    }
 
 
 def controlled(
@@ -70,7 +38,7 @@ def controlled(
     engine = Engine(setting.engine, work, StepTicks.of(setting.model))
     control = LocalControl(objective)
     order = ControlledOrder(replace(spec, c=control.c), engine, predictions, control)
-    return replace(_served(engine, order), turns=turns(control.given), last_c=control.c)
+    return replace(served(engine, order), turns=turns(control.given), last_c=control.c)
 
 
 def turns(given: Sequence[float]) -> int:
@@ -79,15 +47,9 @@ def turns(given: Sequence[float]) -> int:
     return sum(a != b for a, b in pairwise(moves))
 
 
-def _served(engine: Engine, order: Order) -> Outcome:
-    engine.run(order)
-    journal, arrival_s = engine.journal, engine.work.arrival_s
-    end, first = (np.array(ticks, np.float64) / TICKS_PER_S for ticks in (journal.end, journal.first_token))
-    return Outcome(
-        float((end - arrival_s).mean()),
-        float((first - arrival_s).mean()),
-        journal.count.recomputed_tokens / journal.count.computed_tokens,
-    )
+def value(outcome: Outcome, objective: Objective) -> float:
+    """What the objective makes of it: the weighted sum, in seconds."""
+    return objective.latency_weight * outcome.latency_s + objective.ttft_weight * outcome.ttft_s
 
 
 def rows(setting: Setting, runs: Sequence[Mapping[str, Outcome]]) -> list[dict[str, Any]]:
@@ -98,9 +60,9 @@ def rows(setting: Setting, runs: Sequence[Mapping[str, Outcome]]) -> list[dict[s
     """
     made = []
     for name, objective in OBJECTIVES.items():
-        values = {c: [run[f"{c:g}"].value(objective) for run in runs] for c in LEVELS}
+        values = {c: [value(run[f"{c:g}"], objective) for run in runs] for c in LEVELS}
         best = min(LEVELS, key=lambda c: float(np.mean(values[c])))
-        own = [run[name].value(objective) for run in runs]
+        own = [value(run[name], objective) for run in runs]
         ratio = ratio_interval(own, values[best])
         made.append(
             {

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from benchmarks.names import ENV_SHARED
 from trail.bench.arrivals import gamma_gaps
-from trail.policy.controller import Objective
 from trail.simulation.engine.config import EngineConfig
 from trail.simulation.engine.steptime import PRESETS, StepModel
 from trail.simulation.engine.workload import Workload
@@ -21,7 +20,6 @@ AZURE = "azure"
 SHAPES = ("step up", "step down", "steps", "bursts", AZURE)
 COSTS = {"expensive": 1.0, "middling": 1 / 8, "cheap": 1 / 50}
 """Time of a prefill token, in that of an H200 with an 8B model."""
-OBJECTIVES = {"latency": Objective(1.0, 0.0), "both": Objective(1.0, 1.0), "ttft": Objective(1.0, 4.0)}
 
 _BLOCK_TOKENS = 16
 _CAPACITY_REQUESTS = 3000

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from trail.bench.results import read_results
 from trail.commands.shadow_report import LAG_STEPS
 from trail.policy.spec import PolicySpec, parse_policy
 from trail.report.stats import mean_interval
+from trail.report.table import Table, print_table
 from trail.serving.launch import run_to_end
 from trail.simulation.shadow.log import SHADOW, EngineLog, LogError, read_log
 from trail.simulation.shadow.replay import arm, gains, prepare
@@ -138,12 +138,12 @@ def _geometric(values: Sequence[float]) -> float:
 
 
 def _show(console: Console, document: Mapping[str, Any]) -> None:
-    table = Table(title=f"{document['policy']}: times lower than in the engine's own order")
-    for name in ("", "mean latency", "mean TTFT", "p99 latency"):
-        table.add_column(name, justify="right" if name else "left")
-    for what in (*_GAINS, "estimate_over_measured", "estimate_at_speed_over_measured"):
-        table.add_row(what.replace("_", " "), *(f"{document[what][q]:.3f}" for q in _QUANTITIES))
-    console.print(table)
+    rows = [
+        [what.replace("_", " "), *(f"{document[what][q]:.3f}" for q in _QUANTITIES)]
+        for what in (*_GAINS, "estimate_over_measured", "estimate_at_speed_over_measured")
+    ]
+    title = f"{document['policy']}: times lower than in the engine's own order"
+    print_table(console, title, Table(["", "mean latency", "mean TTFT", "p99 latency"], rows))
     console.print(f"a step took {document['step_time']:.3f} times as long with the policy on")
     verdict = "within" if document["within"] else "NOT within"
     console.print(f"mean latency: {verdict} {WITHIN:.0%} of the measured gain")

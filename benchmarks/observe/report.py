@@ -3,37 +3,44 @@
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
-from benchmarks.observe.plots import STYLES, over_time, predictions
+from benchmarks.observe.plots import over_time, predictions
 from benchmarks.observe.traces import chosen, join
 from benchmarks.observe.waterfall import waterfall
-from trail.report.page import environment
+from trail.report.page import page
+from trail.report.palette import PAIR
 
 SHOWN = 36
 """Traces in the waterfall."""
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The page: no script, no request to anywhere, light and dark."""
+    """The page."""
     traces = join(document["spans"], document["events"])
     shown = chosen(traces, SHOWN)
     pairs = [_lengths(t.schedule["attributes"]) for t in traces if t.schedule is not None]
     known = [pair for pair in pairs if pair is not None]
-    drawn = {
-        "waterfall": waterfall(shown),
-        "over_time": over_time(document["series"]) if document["series"]["at_s"] else "",
-        "predictions": predictions(known) if known else "",
-    }
-    return (
-        environment("benchmarks.observe")
-        .get_template("observe.html.j2")
-        .render(
-            d=document,
-            shown=len(shown),
-            all_styles=list(STYLES.values()),
-            figures={name: Markup(text) for name, text in drawn.items()},  # noqa: S704 - our own drawing
-        )
+    series, plan = document["series"], document["plan"]
+    return page(
+        "benchmarks.observe",
+        "observe.html.j2",
+        headline=f"{document['whole_traces']} requests, traced from client to schedule",
+        styles=PAIR,
+        tiles=[
+            (f"{document['completed']}/{plan['requests']}", "requests answered"),
+            (
+                document["whole_traces"],
+                "traces with client span, llm_request and trail.schedule, rightly parented",
+            ),
+            (document["lengths_agree"], "spans whose length is that of the tokens received"),
+            (document["preemptions"], "preemptions among the traced requests"),
+        ],
+        d=document,
+        shown=len(shown),
+        figures={
+            "waterfall": waterfall(shown),
+            "over_time": over_time(series) if series["at_s"] else None,
+            "predictions": predictions(known) if known else None,
+        },
     )
 
 

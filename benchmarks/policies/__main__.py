@@ -18,7 +18,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from benchmarks.names import ENV_SHARED
 from benchmarks.policies.judge import OURS, checks, frontier, losses, paper_regime, setting_row
@@ -26,6 +25,7 @@ from benchmarks.policies.report import render
 from benchmarks.policies.settings import ARMS, KNOB, Case, grid, shared
 from trail.bench.config import Arm, Load, parse_arms
 from trail.report.page import write_results
+from trail.report.table import Table, print_table
 from trail.simulation.sweep import jobs, run_jobs
 
 _INTERRUPTED = 130
@@ -148,12 +148,11 @@ def _run(
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:
-    table = Table("setting (ratios to stock FCFS)", "mean", "TTFT", "p99", "mean to reserve16", "p99")
-    for row in document["settings"]:
-        own = row["arms"][OURS]
-        keys = ("mean_ratio", "ttft_ratio", "p99_ratio", "mean_to_reserved", "p99_to_reserved")
-        table.add_row(row["name"], *(f"{own[key]:.2f}" if key in own else "" for key in keys))
-    console.print(table)
+    keys = ("mean_ratio", "ttft_ratio", "p99_ratio", "mean_to_reserved", "p99_to_reserved")
+    own = [(row["name"], row["arms"][OURS]) for row in document["settings"]]
+    rows = [[name, *(f"{entry[key]:.2f}" if key in entry else "" for key in keys)] for name, entry in own]
+    headings = ("setting", "mean", "TTFT", "p99", "mean to\nreserve16", "p99 to\nreserve16")
+    print_table(console, "ratios to stock FCFS", Table(headings, rows))
     for check in document["targets"]:
         console.print(
             f"{check['name']}: at most {check['asked']:.2f}, reached in {check['reached_in']} of"

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from trail.predict.bins import geometric_bins
 from trail.predict.first_layer import ARITHMETICS
 from trail.predict.probe import FASTEST, Probe
 from trail.report.host import host, versions
 from trail.report.stages import shown
+from trail.report.table import Table, print_table
 from trail.training.evaluate.speed import BATCHES, measure_speed, training_rows_per_s
 from trail.wire.files import write_json
 
@@ -23,26 +23,20 @@ _ROUNDS = 7
 
 def show(console: Console, threads: int, points: Sequence[dict[str, Any]]) -> None:
     """One line a batch size."""
-    table = Table(title=f"the whole prediction, {threads} thread{'s' if threads > 1 else ''}")
-    for column in (
-        "batch",
-        "arithmetic",
-        "µs a batch",
-        "µs a sample",
-        "of float32 product",
-        "of bf16 product",
-    ):
-        table.add_column(column, justify="left" if column == "arithmetic" else "right")
-    for point in points:
-        table.add_row(
+    headings = ("batch", "arithmetic", "µs a batch", "µs a sample", "of float32 product", "of bf16 product")
+    rows = [
+        [
             f"{point['batch']:,}",
             point["arithmetic"],
             f"{point['us_per_sample'] * point['batch']:,.0f}",
             f"{point['us_per_sample']:.2f}",
             f"{100 * point['of_matmul_float32']:.0f} %",
             f"{100 * point['of_matmul_bfloat16']:.0f} %",
-        )
-    console.print(table)
+        ]
+        for point in points
+    ]
+    title = f"the whole prediction, {threads} thread{'s' if threads > 1 else ''}"
+    print_table(console, title, Table(headings, rows))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.names import ENV_SHARED
+from benchmarks.predictors.prompts import DEMO, SPLIT_SEED, Subject, make_prompts
 from benchmarks.predictors.trained import Trained
 from trail.demo import demo_model_dir
 from trail.predict.training.recipes import DEFAULT, Recipe
@@ -27,10 +27,10 @@ from trail.predict.training.split import held_out_prompts
 from trail.report.page import write_results
 from trail.report.stages import Stages, shown
 from trail.serving.launch import run_to_end
+from trail.simulation.cache import Cache
 from trail.training.evaluate.arms import ARMS, Predictor
-from trail.training.evaluate.draw import draw
 from trail.training.evaluate.evaluation import Pair, evaluate, held_out_set
-from trail.training.evaluate.job import draw_floor, paper_recipe, stop_tokens
+from trail.training.evaluate.job import draw_floor, paper_recipe
 from trail.training.evaluate.predictions import PREDICTIONS_FILE, write_predictions
 from trail.training.evaluate.report import render
 from trail.training.evaluate.speed import measure_speed
@@ -41,9 +41,6 @@ from trail.training.train.job import recorded_corpus
 from trail.wire.files import write_text
 
 STORIES = "stories260K"
-DEMO = "demo"
-SPLIT_SEED = 11
-"""Of the hash that says, before anything is trained, which prompts are judged on."""
 TEST_SHARE = 0.65
 SAMPLES = 4
 """Answers to a prompt that is trained on; one that is judged on gets one."""
@@ -51,51 +48,10 @@ EVERY = 2
 """Recorded steps of training answers; of those judged on, all."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model, how many prompts it gets, and the longest answer asked of it."""
-
-    name: str
-    model: Path
-    prompts: int
-    max_tokens: int
-
-
-def make_prompts(subject: Subject, out: Path, stages: Stages) -> list[tuple[int, ...]]:
-    """Distinct prompts for `subject`: the demo's own, or beginnings of texts that the model writes itself."""
-    if subject.name == DEMO:
-        from trail.demo.corpus import demo_prompts
-
-        return list(dict.fromkeys(tuple(p.token_ids) for p in demo_prompts(subject.prompts, SPLIT_SEED)))
-    config = json.loads((subject.model / "config.json").read_text(encoding="utf-8"))
-    context = int(config["max_position_embeddings"])
-    begin = (int(config["bos_token_id"]),)
-    with stages.stage(f"{subject.name}: texts to begin from", subject.prompts):
-        texts = draw(
-            subject.model,
-            [begin] * subject.prompts,
-            n=1,
-            max_tokens=[context - 1] * subject.prompts,
-            max_model_len=context,
-            stop_token_ids=stop_tokens(subject.model),
-            seed=SPLIT_SEED,
-            log=out / "vllm.log",
-            keep_tokens=True,
-        ).outputs()
-    rng = np.random.default_rng(SPLIT_SEED)
-    whole = [begin + text[:-1] for text in texts]
-    # Beginnings of at most half the context, so that the context ends few answers.
-    longest = [min(len(text), context // 2) for text in whole]
-    return list(
-        dict.fromkeys(
-            text[: int(rng.integers(4, n))] for text, n in zip(whole, longest, strict=True) if n > 4
-        )
-    )
-
-
 def record(subject: Subject, out: Path, console: Console) -> tuple[Recording, Recording]:
     """The recordings to train and to judge on; those that are complete already are taken as they are."""
-    prompts_files = {name: out / f"{name}-prompts.jsonl" for name in ("training", "test")}
+    key = Cache(out, make_prompts.__module__).key(subject)
+    prompts_files = {name: out / f"{name}-prompts-{key}.jsonl" for name in ("training", "test")}
     if not all(file.is_file() for file in prompts_files.values()):
         with shown() as stages:
             prompts = make_prompts(subject, out, stages)
@@ -107,11 +63,11 @@ def record(subject: Subject, out: Path, console: Console) -> tuple[Recording, Re
     for name, samples, every in (("training", SAMPLES, EVERY), ("test", 1, 1)):
         console.rule(f"{subject.name}: recording for {name}")
         command = [sys.executable, "-m", "trail", "profile", str(subject.model)]
-        command += ["--prompts", str(prompts_files[name]), "--out", str(out / name)]
+        command += ["--prompts", str(prompts_files[name]), "--out", str(out / f"{name}-{key}")]
         command += ["--samples", str(samples), "--every", str(every), "--max-tokens", str(subject.max_tokens)]
         command += ["--dtype", "float32", "--max-num-seqs", "64"]
         run_to_end(command)
-        found.append(Recording.open(out / name))
+        found.append(Recording.open(out / f"{name}-{key}"))
     return found[0], found[1]
 
 

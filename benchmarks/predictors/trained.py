@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import trail.predict.training
 from trail.predict import artefact
 from trail.predict.fingerprint import describe_model
 from trail.predict.manifest import ArtefactError
 from trail.predict.training.recipes import Recipe
-from trail.simulation.code_digest import code_digest
+from trail.simulation.cache import Cache
 from trail.training.evaluate.arms import Predictor
 from trail.training.fitting import Corpus, Fitted
 
@@ -30,10 +26,8 @@ class Trained:
         self, corpus: Corpus, recipe: Recipe, seed: int, train: Callable[[], Fitted]
     ) -> tuple[Predictor, dict[int, float]]:
         """What `train` gives for these, or what it gave before; and the error of every layer tried."""
-        code = code_digest(*map(Path, (*trail.predict.__path__, *trail.predict.training.__path__)))
-        asked = [corpus.sha256, corpus.layers, dataclasses.asdict(recipe), seed, code]
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        path = self.directory / f"{recipe.name}-{seed}-{digest[:16]}"
+        key = Cache(self.directory, Fitted.__module__).key(corpus.sha256, corpus.layers, recipe, seed)
+        path = self.directory / f"{recipe.name}-{seed}-{key}"
         try:
             kept = artefact.load(path)
         except ArtefactError:  # not there, or damaged

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 from loop_kit import REPORT
 
+from benchmarks.control.constant import EVERY_TOKENS, constant
 from benchmarks.control.order import INTERVAL_S, ControlledOrder
-from benchmarks.control.regret import EVERY_TOKENS, constant
 from benchmarks.control.settings import Setting
 from trail.policy.controller import LEVELS, Objective, Pressure
 from trail.policy.spec import PolicySpec

@@ -1,26 +1,17 @@
 """The report opens in a real browser: nothing in the console, nothing fetched, readable in light and dark."""
 
+import colorsys
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from page_kit import assert_self_contained, contrast
 from results_maker import ARMS, make_results
 
+from trail.bench.report.page import render
 from trail.report.palette import arm_styles
-from trail.report.render import render_report
-
-
-def luminance(colour: str) -> float:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a: str, b: str) -> float:
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_arms_are_told_apart_on_light_and_dark_cards() -> None:
@@ -32,8 +23,13 @@ def test_arms_are_told_apart_on_light_and_dark_cards() -> None:
 
 
 def test_an_arm_keeps_its_hue_whatever_is_beside_it() -> None:
-    for name in ("fcfs", "sjf", "trail-prompt", "oracle-c0", "mlfq"):
-        assert arm_styles([name])[name].light == arm_styles([*ARMS, name])[name].light
+    def hue(colour: str) -> float:
+        return colorsys.rgb_to_hsv(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)))[0]
+
+    for name in ("fcfs", "sjf", "trail-prompt", "trail-c0", "adaptive-k2", "oracle-c0", "mlfq"):
+        alone, beside = arm_styles([name])[name], arm_styles([*ARMS, "adaptive", name])[name]
+        for one, other in ((alone.light, beside.light), (alone.dark, beside.dark)):
+            assert abs((hue(one) - hue(other) + 0.5) % 1 - 0.5) < 0.03, "hues lie on a circle"
 
 
 def test_arms_of_one_policy_are_told_apart_by_their_parameters() -> None:
@@ -46,26 +42,18 @@ def test_arms_of_one_policy_are_told_apart_by_their_parameters() -> None:
 
 
 def test_the_page_refers_to_nothing_outside_itself_and_has_no_script() -> None:
-    page = render_report(make_results())
-    assert "<script" not in page
-    links = re.findall(r'(?:src|href|action)="([^"]*)"', page)
-    assert all(link.startswith(("#", "data:")) for link in links)
-    assert "@import" not in page
-    assert not re.findall(r"url\((?!#)", page)
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    assert all(ref in ids for ref in re.findall(r'(?:url\(|href=")#([^")]+)', page))
+    assert_self_contained(render(make_results()))
 
 
 def test_what_requests_and_names_contain_cannot_become_markup() -> None:
-    page = render_report(make_results(("fcfs", "sjf"), spoil=True))
+    page = render(make_results(("fcfs", "sjf"), spoil=True))
     assert "demo &lt;x&gt;" in page
     assert "<b>gone" not in page
 
 
 @pytest.mark.parametrize("arms", [("fcfs",), ("sjf",), ("trail-c0", "oracle")])
 def test_any_set_of_arms_renders(arms: tuple[str, ...]) -> None:
-    page = render_report(make_results(arms, repeats=1))
+    page = render(make_results(arms, repeats=1))
     for arm in arms:
         assert f">{arm}<" in page or f"</span>{arm}</td>" in page
 
@@ -76,7 +64,7 @@ def test_a_browser_shows_it_without_complaint_and_fetches_nothing(
     tmp_path: Path, quiet_page: Callable[..., Any], scheme: str, width: int
 ) -> None:
     file = tmp_path / "report.html"
-    file.write_text(render_report(make_results(spoil=True)))
+    file.write_text(render(make_results(spoil=True)))
     with quiet_page(file, color_scheme=scheme, viewport={"width": width, "height": 900}) as page:
         wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         figures = page.locator("figure svg").count()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.drift import command
+from benchmarks.drift import __main__ as command
 from benchmarks.drift.answers import Answers, record_answers
 from benchmarks.drift.lives import FAULTS, lives, sample_stride, stretched
 from benchmarks.drift.runs import advantages, alarms_at_equality, requests_until
@@ -92,7 +92,7 @@ def test_a_stretched_life_keeps_its_beliefs(good: list[Life]) -> None:
 def test_the_command_says_what_it_found(
     answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers.save(tmp_path / "answers-77-150.npz")
+    answers.save(command.answers_file(tmp_path, 150, 77))
     monkeypatch.setattr(command, "LONG_RUN", 600)
     code = command.main(
         ["--out", str(tmp_path), "--answers", "150", "--seed", "77", "--runs", "1", "--good-runs", "1",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.fidelity.command import main
+from benchmarks.fidelity.__main__ import main, measured, parser
 from benchmarks.fidelity.compare import compare, verdict
 from benchmarks.fidelity.replay import (
     Recorded,
@@ -87,6 +87,10 @@ def benchmark(directory: Path, rate_per_s: float, arms: tuple[str, ...] = ARMS, 
     write_json(directory / "logs" / "1-trail-sidecar.json", {"delay_steps": {"count": 0}, "requests": kept})
 
 
+def options(out: Path, *more: str) -> list[str]:
+    return ["--out", str(out), "--arms", ",".join(ARMS), *more]
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_with_the_true_step_times_a_run_comes_out_as_it_was(arm: str, tmp_path: Path) -> None:
     benchmark(tmp_path, 30.0)
@@ -101,9 +105,8 @@ def test_with_the_true_step_times_a_run_comes_out_as_it_was(arm: str, tmp_path: 
 
 def test_the_whole_comparison_finds_a_simulated_server_faithful(tmp_path: Path) -> None:
     for load, rate in (("5", 5.0), ("30", 30.0)):
-        benchmark(tmp_path / load, rate, repeats=3)
-    out = ("--out", str(tmp_path), "--loads", "5,30", "--arms", ",".join(ARMS))
-    assert main(out) == 0
+        benchmark(measured(parser().parse_args(options(tmp_path)), load), rate, repeats=3)
+    assert main(options(tmp_path, "--loads", "5,30")) == 0
     document = json.loads((tmp_path / "fidelity.json").read_text())
     found = document["verdict"]
     assert found["compared"] == found["within_tolerance"] == 2 * 2 * len(ARMS)
@@ -114,13 +117,21 @@ def test_the_whole_comparison_finds_a_simulated_server_faithful(tmp_path: Path) 
 
 
 def test_a_server_that_is_slower_than_its_fit_is_found_out(tmp_path: Path) -> None:
-    benchmark(tmp_path / "30", 30.0)
-    path = tmp_path / "30" / "results.json"
+    directory = measured(parser().parse_args(options(tmp_path)), "30")
+    benchmark(directory, 30.0)
+    path = directory / "results.json"
     results = json.loads(path.read_text())
     for run in results["arms"]["sjf"]["runs"]:
         run["latency_s"]["mean"] *= 1.3
     write_json(path, results)
-    assert main(("--out", str(tmp_path), "--loads", "30", "--arms", ",".join(ARMS))) == 1
+    assert main(options(tmp_path, "--loads", "30")) == 1
+
+
+def test_other_options_are_measured_anew(tmp_path: Path) -> None:
+    found = {
+        measured(parser().parse_args(options(tmp_path, *more)), "30") for more in ((), (), ("--seed", "1"))
+    }
+    assert len(found) == 2
 
 
 def test_predictions_count_down_from_the_newest() -> None:

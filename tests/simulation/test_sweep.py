@@ -89,10 +89,14 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(rest) == len(todo)
     assert len(simulated) == len(todo) - 3
     assert [record for job, record in rest if job == first[0][0]] == [first[0][1]]
+    first_of_all = {"arm": todo[0].arm.name, "repeat": 0}
+    (damaged,) = (
+        file for file in tmp_path.iterdir() if first_of_all.items() <= json.loads(file.read_text()).items()
+    )
     simulated.clear()
     list(run_jobs(replace(given, every=5), todo, directory=tmp_path, processes=1))
     assert len(simulated) == len(todo), "another setting shares no run"
-    (damaged := todo[0].file(tmp_path, given.digest())).write_text('{"half')
+    damaged.write_text('{"half')
     simulated.clear()
     list(run_jobs(given, todo, directory=tmp_path, processes=1))
     assert simulated == [todo[0].arm.policy.name]

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from trail.bench.arrivals import TraceError, read_trace
 from trail.bench.config import BenchConfig, parse_arms, parse_arrivals, parse_load
+from trail.bench.report.page import render
+from trail.bench.report.tables import print_results
 from trail.bench.results import ResultsError, read_results
 from trail.bench.runner import Benchmark, elapsed_text
 from trail.bench.workload import Prompt, PromptFileError, read_prompts
-from trail.report.render import render_report
-from trail.report.table import print_table
 from trail.serving.control import ControlError
 from trail.serving.setup import (
     DEMO_MODEL,
@@ -129,9 +129,9 @@ def run(args: argparse.Namespace) -> int:
     results = benchmark.results()
     write_json(results_file, results)
     if results["arms"]:
-        print_table(console, results)
+        print_results(console, results)
         report = config.out / "report.html"
-        write_text(report, render_report(results))
+        write_text(report, render(results))
         console.print(
             f"report:  {report}\nresults: {results_file}\ntime:    {elapsed_text(began_s)}", highlight=False
         )
@@ -163,11 +163,11 @@ def _report_only(console: Console, file: Path) -> int:
     try:
         results = read_results(file)
         report = file.with_name("report.html")
-        write_text(report, render_report(results))
+        write_text(report, render(results))
     except (ResultsError, OSError) as e:
         print(f"trail bench: {e}", file=sys.stderr)
         return 2
-    print_table(console, results)
+    print_results(console, results)
     console.print(f"report: {report}", highlight=False)
     return 0
 

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from trail.report.page import write_results
-from trail.report.table import seconds_text
+from trail.report.table import Table, print_table, seconds_text
 from trail.simulation.shadow.estimate import estimate
 from trail.simulation.shadow.report import headline, render
 
+_HEADINGS = ("arm", "mean latency", "p99 latency", "mean TTFT", "gain")
 LAG_STEPS = 2
 """Steps from a prediction's hidden state to the board, as benchmarks of the sidecar found it (p50)."""
 
@@ -55,17 +55,13 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         print(f"trail shadow-report: {error}", file=sys.stderr)
         return 2
-    table = Table(title=headline(found))
-    for name in ("arm", "mean latency", "p99 latency", "mean TTFT", "gain"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
+    columns = (("latency_s", "mean"), ("latency_s", "p99"), ("ttft_s", "mean"))
+    rows = []
     for name, arm in found["arms"].items():
+        times = [seconds_text(arm[q][s] if arm[q] else None) for q, s in columns]
         gain = found["gains"].get(name)
-        cells = [
-            seconds_text(arm[q][s]) if arm[q] else "-"
-            for q, s in (("latency_s", "mean"), ("latency_s", "p99"), ("ttft_s", "mean"))
-        ]
-        table.add_row(name, *cells, f"{gain['mean_latency_s']:.2f}x" if gain else "")
-    console.print(table)
+        rows.append([name, *times, f"{gain['mean_latency_s']:.2f}x" if gain else ""])
+    print_table(console, headline(found), Table(_HEADINGS, rows))
     for note in found["notes"]:
         console.print(f"- {note}", soft_wrap=True)
     console.print(f"report:  {args.out / 'shadow.html'}\nresults: {args.out / 'shadow.json'}")

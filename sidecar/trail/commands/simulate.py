@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from trail.bench.config import Arm, Arrivals, Load, parse_arms, parse_arrivals, parse_load
-from trail.report.table import print_table
+from trail.bench.report.tables import print_results
 from trail.simulation.assemble import load_results, load_summary
 from trail.simulation.engine.config import EngineConfig
 from trail.simulation.engine.steptime import PRESET_KV_TOKENS, PRESETS, read_step_model
@@ -232,7 +232,7 @@ def _sweep(
     report = args.out / "report.html"
     write_json(args.out / "results.json", results)
     write_text(report, render(results))
-    print_table(console, results)
+    print_results(console, results)
     console.print(f"report:  {report}\nresults: {args.out / 'results.json'}", highlight=False)
     if code:
         print("trail simulate: interrupted; the same command goes on from here", file=sys.stderr)

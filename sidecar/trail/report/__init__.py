@@ -1,1 +1,1 @@
-"""Benchmark reports: one self-contained HTML page from results.json."""
+"""What results are shown with: tables, figures, pages, statistics. Reports elsewhere are content alone."""

@@ -1,18 +1,35 @@
-"""What every HTML page of a document has in common: its templates, and how both are written."""
+"""HTML pages: one layout, parts to put sections together from, and how a document and its page are written.
+
+A page has no script, asks for nothing from anywhere, and follows the reader's light or dark theme.
+"""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from trail.report.palette import Style
 from trail.wire.files import write_json, write_text
 
+_PARTS = ("section", "soft", "points", "figure", "folded", "table")
 
-def environment(package: str) -> jinja2.Environment:
-    """Templates of a package, with the benchmark report's stylesheet."""
-    return jinja2.Environment(
+
+def page(
+    package: str,
+    template: str,
+    *,
+    headline: str,
+    styles: Iterable[Style],
+    tiles: Sequence[tuple[object, str]] = (),
+    **content: object,
+) -> str:
+    """The page that `template` of `package` extends `page.html.j2` to.
+
+    `styles` are all that its figures and tables are drawn in; `tiles` are numbers, each with what it is.
+    """
+    templates = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(name, "templates") for name in (package, "trail.report")]
         ),
@@ -20,6 +37,11 @@ def environment(package: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    parts = templates.get_template("parts.html.j2").module
+    templates.globals |= {name: getattr(parts, name) for name in _PARTS}
+    return templates.get_template(template).render(
+        headline=headline, styles=list(dict.fromkeys(styles)), tiles=tiles, **content
     )
 
 

@@ -1,33 +1,28 @@
 """Many simulations: arms by loads by seeds, on all cores, the same whatever the number of cores.
 
-A run is told apart by everything that goes into it, the simulator's own code among it. Its record is in
-a file of that name, so that what was interrupted goes on where it stopped.
+The record of every run is kept (`trail.simulation.cache`), so that what was interrupted goes on.
 """
 
-import hashlib
-import json
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import trail.policy
 from trail.bench.arrivals import read_trace
 from trail.bench.config import Arm, Arrivals, Load
 from trail.report.stats import Capacity
-from trail.simulation.code_digest import code_digest
+from trail.simulation.cache import Cache
 from trail.simulation.engine.config import EngineConfig
 from trail.simulation.engine.predictors import Predictions, Predictor
 from trail.simulation.engine.steptime import StepModel
 from trail.simulation.engine.workload import Source, Workload, seeded
 from trail.simulation.run import measure_capacity, run_record, simulate
-from trail.wire.files import write_json
 
 CAPACITY_REQUESTS = 20_000
 """Requests that the capacity is measured with, where the workload is a pool or longer than that."""
@@ -69,30 +64,6 @@ class Setting:
         n = min(len(lengths.output_tokens), CAPACITY_REQUESTS) if self.source.recorded else CAPACITY_REQUESTS
         return measure_capacity(self.engine, self.model, seeded(self.source, n, Arrivals("burst"), 0))
 
-    def digest(self) -> str:
-        """Names everything that results depend on beside arm, load and seed."""
-        arrays = self.source.recorded or self.source.lengths()
-        content = [
-            repr(self.arrivals), self.requests, self.keep, self.every, asdict(self.engine),
-            {k: v for k, v in vars(self.model).items() if k != "origin"}, repr(self.predictor), _code(),
-        ]  # fmt: skip
-        digest = hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode())
-        for name in ("arrival_s", "prompt_tokens", "output_tokens"):
-            if hasattr(arrays, name):
-                digest.update(getattr(arrays, name).tobytes())
-        for array in vars(self.predictor).values():
-            if isinstance(array, np.ndarray):
-                digest.update(array.tobytes())
-        if self.arrivals.trace is not None:
-            digest.update(self.arrivals.trace.read_bytes())
-        return digest.hexdigest()
-
-
-def _code() -> str:
-    """Of all that a run depends on: the simulator, the policies, and how often the guard looks."""
-    here = Path(__file__).parent
-    return code_digest(here, here / "engine", *map(Path, trail.policy.__path__))
-
 
 @dataclass(frozen=True)
 class Job:
@@ -104,11 +75,6 @@ class Job:
     seed: int
     repeat: int
     order: int
-
-    def file(self, directory: Path, digest: str) -> Path:
-        """Where its record is cached."""
-        text = f"{digest} {self.arm.name} {self.load.text} {self.rate_per_s!r} {self.seed}"
-        return directory / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
 def jobs(
@@ -176,11 +142,12 @@ def run_jobs(
 
     On an interrupt running simulations are ended at once. `processes` None: as many as there are cores.
     """
-    digest = setting.digest()
-    directory.mkdir(parents=True, exist_ok=True)
+    cache = Cache(directory, __name__)
+    common = cache.key(setting)
+    keys = {job: cache.key(common, job.arm, job.load, job.rate_per_s, job.seed) for job in todo}
     missing: list[Job] = []
     for job in todo:
-        record = _cached(job.file(directory, digest))
+        record = cache.read(keys[job])
         if record is None:
             missing.append(job)
         else:
@@ -189,7 +156,7 @@ def run_jobs(
     if count <= 1:
         for job in missing:
             record = run_job(setting, job)
-            write_json(job.file(directory, digest), record)
+            cache.write(keys[job], record)
             yield job, record
         return
     context = multiprocessing.get_context("spawn")
@@ -199,7 +166,7 @@ def run_jobs(
         futures: dict[Future[dict[str, Any]], Job] = {pool.submit(_work, job): job for job in missing}
         for future in as_completed(futures):
             job, record = futures[future], future.result()
-            write_json(job.file(directory, digest), record)
+            cache.write(keys[job], record)
             yield job, record
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -207,11 +174,3 @@ def run_jobs(
             process.terminate()
         raise
     pool.shutdown()
-
-
-def _cached(file: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None

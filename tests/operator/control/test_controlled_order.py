@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.control.keep import Kept
+from benchmarks.control.__main__ import run
+from benchmarks.control.constant import EVERY_TOKENS, Outcome, run_constants
 from benchmarks.control.order import ControlledOrder, LocalControl
-from benchmarks.control.regret import CONTROLLED, EVERY_TOKENS, PARTS, rows, run_seed, turns
-from benchmarks.control.settings import AZURE, OBJECTIVES, Setting, grid
+from benchmarks.control.regret import OBJECTIVES, rows, run_controlled, turns
+from benchmarks.control.settings import AZURE, Setting, grid
 from trail.policy.controller import LEVELS, Objective, Pressure
 from trail.policy.spec import PolicySpec
 from trail.simulation.engine.engine import Engine
@@ -85,7 +86,7 @@ def test_the_meter_sees_what_the_engine_did() -> None:
 
 def test_the_controller_beats_the_worst_constant_and_its_table_is_whole() -> None:
     setting = Setting("steps", "expensive", False, 1000, slots=16)
-    runs = [run_seed(setting, 300, seed) for seed in (1, 2)]
+    runs = [outcomes(setting, 300, seed) for seed in (1, 2)]
     made = rows(setting, runs)
     assert [row["name"].split("; ")[1] for row in made] == list(OBJECTIVES)
     for row in made:
@@ -93,22 +94,41 @@ def test_the_controller_beats_the_worst_constant_and_its_table_is_whole() -> Non
         assert row["regret"] < max(row["constant"].values())
         low, high = row["regret_interval"]
         assert low <= high
-    assert run_seed(setting, 300, 1) == runs[0]
+    assert outcomes(setting, 300, 1) == runs[0]
 
 
-def test_what_was_found_is_read_again_and_nothing_else(tmp_path: Path) -> None:
+def outcomes(setting: Setting, requests: int, seed: int) -> dict[str, Outcome]:
+    return run_constants(setting, requests, seed, LEVELS) | run_controlled(setting, requests, seed)
+
+
+def test_what_was_found_is_read_again_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setting = Setting("steps", "expensive", False, 150, slots=8)
-    kept = Kept(tmp_path / "runs")
-    assert kept.read(setting, 100, 1, CONTROLLED) is None
-    for part in PARTS:
-        outcomes = run_seed(setting, 100, 1, [part])
-        kept.write(setting, 100, 1, part, outcomes)
-        assert Kept(tmp_path / "runs").read(setting, 100, 1, part) == outcomes
-    assert kept.read(setting, 100, 2, CONTROLLED) is None
-    assert kept.read(setting, 101, 1, CONTROLLED) is None
-    assert kept.read(replace(setting, slots=9), 100, 1, CONTROLLED) is None
-    parts = [run_seed(setting, 100, 1, [part]) for part in PARTS]
-    assert run_seed(setting, 100, 1) == parts[0] | parts[1]
+    (found,) = run([setting], 100, [1], 1, tmp_path)
+    assert found == (setting, [outcomes(setting, 100, 1)])
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr("benchmarks.control.__main__.ProcessPoolExecutor", NoPool)
+    assert run([setting], 100, [1], 1, tmp_path) == [found]
+    for others in ((setting, 100, 2), (setting, 101, 1), (replace(setting, slots=9), 100, 1)):
+        with pytest.raises(AssertionError, match="simulated again"):
+            run([others[0]], others[1], [others[2]], 1, tmp_path)
+
+
+class NoPool:
+    """Takes no work."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> "NoPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, *_: object) -> None:
+        raise AssertionError("simulated again")
 
 
 def test_the_local_control_gives_what_it_says() -> None:

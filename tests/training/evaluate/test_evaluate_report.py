@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_maker import make_document
+from page_kit import assert_self_contained, contrast
 from rich.console import Console
 
 from trail.predict.bins import equal_bins
 from trail.predict.training.metrics import Forecast, JudgedRows
+from trail.report.palette import predictor_styles, series_styles
 from trail.training.evaluate import judging
 from trail.training.evaluate.judging import judge_arm, order_agreement
-from trail.training.evaluate.palette import arm_styles, series_styles
 from trail.training.evaluate.report import render
 from trail.training.evaluate.table import print_arms
 from trail.training.evaluate.wording import findings, headline, where_paper_is_better
@@ -132,15 +133,7 @@ def test_the_terminal_shows_every_arm_and_says_the_same_in_80_columns(bare: bool
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_the_page_refers_to_nothing_outside_itself_and_has_no_script(bare: bool) -> None:
-    page = render(document(bare=bare))
-    assert "<script" not in page
-    links = re.findall(r'(?:src|href|action)="([^"]*)"', page)
-    assert all(link.startswith(("#", "data:")) for link in links)
-    assert "@import" not in page
-    assert not re.findall(r"url\((?!#)", page)
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    assert all(ref in ids for ref in re.findall(r'(?:url\(|href=")#([^")]+)', page))
+    assert_self_contained(render(document(bare=bare)))
 
 
 def test_names_cannot_become_markup() -> None:
@@ -153,27 +146,20 @@ def test_names_cannot_become_markup() -> None:
 def test_figures_are_drawn_in_the_pages_colours_only() -> None:
     page = render(document())
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
-    assert not re.findall(r"#0[0-9a-f]{5}\b", drawn)
-    assert set(re.findall(r"var\((--[a-z]+-?\d*)\)", drawn)) <= set(re.findall(r"(--[a-z]+-?\d*):", page))
+    assert not re.findall(r"(?<=: )#[0-9a-f]{6}\b", drawn)
+    used = set(re.findall(r"var\((--[\w-]+)\)", drawn))
+    assert len(used) > len(document()["arms"])
+    for theme in page[page.index("<style>") : page.index("</style>")].split("prefers-color-scheme: dark"):
+        assert used <= set(re.findall(r"(--[\w-]+):", theme))
 
 
 def test_arms_and_lines_are_told_apart_on_light_and_dark_cards() -> None:
-    styles = [*arm_styles(list(document()["arms"])).values(), *series_styles(["a", "b", "c", "d"]).values()]
+    arms, lines = predictor_styles(list(document()["arms"])), series_styles(["a", "b", "c", "d"])
+    styles = [*arms.values(), *lines.values()]
     for side, card in (("light", "#ffffff"), ("dark", "#1b1f24")):
         colours = [getattr(style, side) for style in styles]
         assert len(set(colours)) == len(colours)
         assert min(contrast(colour, card) for colour in colours) > 2.2
-
-
-def luminance(colour: str) -> float:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a: str, b: str) -> float:
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize(("bare", "figures"), [(False, 7), (True, 3)])

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from trail.report.figures import svg
-from trail.report.page import environment
+from trail.report.figures import Styles, shares_within
+from trail.report.page import page
 from trail.report.palette import arm_styles
-from trail.report.table import seconds_text
+from trail.report.stats import STATISTICS
+from trail.report.table import Table, seconds_text
+
+_TIMES = ("latency_s", "ttft_s")
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -23,44 +24,50 @@ def headline(document: Mapping[str, Any]) -> str:
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The page: no script, no request to anywhere, light and dark."""
+    """The page."""
     styles = arm_styles(list(document["arms"]))
-    templates = environment("trail.simulation.shadow")
-    templates.filters["seconds"] = seconds_text
-    return templates.get_template("shadow.html.j2").render(
-        d=document,
+    return page(
+        "trail.simulation.shadow",
+        "shadow.html.j2",
         headline=headline(document),
-        all_styles=list(styles.values()),
-        styles=styles,
-        figure=Markup(_curves(document)),  # noqa: S704 - our own drawing
+        styles=styles.values(),
+        tiles=_tiles(document),
+        d=document,
+        curves=_curves(document, styles),
+        times=_table(document, styles),
     )
 
 
-def _curves(document: Mapping[str, Any]) -> str:
-    styles = arm_styles(list(document["arms"]))
+def _curves(document: Mapping[str, Any], styles: Styles) -> str:
+    def curve(values: Any) -> tuple[Any, Any]:
+        return np.maximum(values, 1e-4), np.linspace(0, 1, len(values))
 
-    def draw(figure: Figure) -> None:
-        panels = figure.subplots(1, 2, sharey=True)
-        for ax, (quantity, title) in zip(
-            panels, (("latency_s", "latency"), ("ttft_s", "time to first token")), strict=True
-        ):
-            for name, curve in document["curves"].items():
-                values = curve[quantity]
-                if not values:
-                    continue
-                (line,) = ax.plot(
-                    np.maximum(values, 1e-4), np.linspace(0, 1, len(values)), color=styles[name].marker,
-                    label=name,
-                )  # fmt: skip
-                if dashes := styles[name].dashes:
-                    line.set_dashes(dashes)
-            ax.set_xscale("log")
-            ax.set_title(f"{title}, seconds (log scale)")
-            ax.set_ylim(0, 1.01)
-            ax.xaxis.set_major_formatter("{x:g}")
-        panels[0].set_ylabel("share of requests within")
-        figure.legend(
-            *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=8, handlelength=2.4
-        )
+    curves = {name: {q: curve(found[q] or []) for q in _TIMES} for name, found in document["curves"].items()}
+    return shares_within("shadow", curves, styles)
 
-    return svg(draw, styles, "shadow", 10.0, 4.0)
+
+def _table(document: Mapping[str, Any], styles: Styles) -> Table:
+    columns = [(quantity, statistic) for quantity in _TIMES for statistic in STATISTICS]
+    return Table(
+        ["arm", *(statistic for _, statistic in columns)],
+        [
+            [name, *(seconds_text(arm[q][s] if arm[q] else None) for q, s in columns)]
+            for name, arm in document["arms"].items()
+        ],
+        styles,
+        groups=[("latency, seconds", 4), ("time to first token, seconds", 4)],
+    )
+
+
+def _tiles(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    tiles = []
+    for name, gain in document["gains"].items():
+        tiles += [
+            (f"{gain['mean_latency_s']:.2f}x", f"lower mean latency, {name}, estimated"),
+            (f"{gain['mean_ttft_s']:.2f}x", f"lower mean time to first token, {name}"),
+            (f"{gain['p99_latency_s']:.2f}x", f"lower p99 latency, {name} (below 1: higher)"),
+        ]
+    if document["fidelity"] is not None:
+        meaning = "simulated over logged mean latency in the engine's own order (1 is right)"
+        tiles.append((f"{document['fidelity']:.2f}", meaning))
+    return tiles

@@ -126,3 +126,14 @@ def _read(path: Path, asked: str) -> Drawn | None:
 def _write(path: Path, drawn: Drawn, asked: str) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, lengths=drawn.lengths, ended=drawn.ended, tokens=drawn.tokens, asked=np.array(asked))
+
+
+def stop_tokens(model: Path) -> list[int]:
+    """Token ids that end the model's answers. Raises ValueError where it names none."""
+    found = None
+    for name in ("generation_config.json", "config.json"):
+        if found is None and (model / name).is_file():
+            found = json.loads((model / name).read_text(encoding="utf-8")).get("eos_token_id")
+    if found is None:
+        raise ValueError(f"{model} names no eos_token_id, so its answers do not end by themselves")
+    return [int(token) for token in (found if isinstance(found, list) else [found])]

@@ -6,17 +6,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from trail.report.figures import svg
-from trail.report.palette import INK, ArmStyle
+from trail.report.figures import RULE, Styles, label, legend, line, named_rows, svg
+from trail.report.palette import INK
 from trail.training.evaluate.wording import band_text
 
 Arms = Mapping[str, Mapping[str, Any]]
-Styles = Mapping[str, ArmStyle]
 
-_WIDTH_IN = 10.0
+_DOTS = 3.5
 _MAPPED = ("prompt-countdown", "trail-paper-raw", "trail-paper-refined", "default")
 _FULL_COLOUR_SHARE = 0.5
 
@@ -27,7 +25,7 @@ def errors(arms: Arms, styles: Styles, floor: Mapping[str, Any] | None) -> str:
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
         for row, (name, arm) in enumerate(arms.items()):
-            colour, right = styles[name].marker, arm["mae"]
+            colour, right = styles[name].light, arm["mae"]
             ax.barh(row, arm["mae"], 0.62, color=colour, alpha=0.75)
             if arm["mae_low"] is not None:
                 ax.plot([arm["mae_low"], arm["mae_high"]], [row, row], color=INK, linewidth=1.6)
@@ -35,20 +33,18 @@ def errors(arms: Arms, styles: Styles, floor: Mapping[str, Any] | None) -> str:
             if len(seeds := arm.get("mae_seeds") or []) > 1:
                 ax.plot(seeds, np.full(len(seeds), row - 0.42), "|", color=INK, markersize=5)
                 right = max(right, *seeds)
-            _label(ax, f"{arm['mae']:.1f}", (right, row), (6, 0), ha="left")
+            label(ax, f"{arm['mae']:.1f}", (right, row), (6, 0))
         if floor:
             if floor["mae_low"] is not None:
                 ax.axvspan(floor["mae_low"], floor["mae_high"], color=INK, alpha=0.13, linewidth=0)
-            ax.axvline(floor["mae"], color=INK, linewidth=1, dashes=(3, 2))
-            _label(ax, f"floor {floor['mae']:.1f}", (floor["mae"], -0.72), (4, 0), ha="left")
-        ax.set_ylim(len(arms) - 0.4, -1.05 if floor else -0.6)
+            ax.axvline(floor["mae"], **RULE)
+            label(ax, f"floor {floor['mae']:.1f}", (floor["mae"], -0.72), (4, 0))
+        named_rows(ax, list(arms), above=1.05 if floor else 0.6)
         ax.set_xlim(left=0)
         ax.margins(x=0.1)
-        ax.set_yticks(range(len(arms)), list(arms))
-        ax.grid(axis="y", visible=False)
         ax.set_xlabel("mean absolute error, tokens")
 
-    return svg(draw, styles, "errors", _WIDTH_IN, 1.0 + 0.36 * len(arms))
+    return svg("errors", 1.0 + 0.36 * len(arms), draw)
 
 
 def by_progress_and_length(arms: Arms, styles: Styles) -> str:
@@ -57,23 +53,24 @@ def by_progress_and_length(arms: Arms, styles: Styles) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots(1, 2)
         for name, arm in arms.items():
-            _line(axes[0], 10.0 * np.arange(10) + 5, _maes(arm["by_decile"]), styles[name])
-            _line(axes[1], np.arange(len(arm["by_length"])), _maes(arm["by_length"]), styles[name])
+            deciles, bands = (_maes(arm[key]) for key in ("by_decile", "by_length"))
+            line(axes[0], 10.0 * np.arange(len(deciles)) + 5, deciles, styles[name], name, dots=_DOTS)
+            line(axes[1], np.arange(len(bands)), bands, styles[name], name, dots=_DOTS)
         axes[0].set_title("by progress through the answer")
         axes[0].set_xlabel("tokens generated, % of the whole answer")
         axes[0].set_xlim(0, 100)
         axes[0].set_ylabel("mean absolute error, tokens")
-        bands = next(iter(arms.values()))["by_length"]
         axes[1].set_title("by the answer's whole length")
         axes[1].set_xlabel("tokens of the whole answer, a fifth of the answers each")
-        names = [band_text(band).removesuffix(" tokens") for band in bands]
-        axes[1].set_xticks(range(len(bands)), names)
-        axes[1].set_xlim(-0.3, len(bands) - 0.7)
+        first = next(iter(arms.values()))["by_length"]
+        names = [band_text(band).removesuffix(" tokens") for band in first]
+        axes[1].set_xticks(range(len(names)), names)
+        axes[1].set_xlim(-0.3, len(names) - 0.7)
         for ax in axes:
             ax.set_ylim(bottom=0)
-        _legend(figure, arms, styles)
+        legend(axes[0])
 
-    return svg(draw, styles, "along", _WIDTH_IN, 4.3)
+    return svg("along", 4.3, draw)
 
 
 def by_kind(arms: Arms, styles: Styles) -> str | None:
@@ -89,7 +86,7 @@ def by_kind(arms: Arms, styles: Styles) -> str | None:
             # Apart by a little, so that equal errors do not hide each other.
             at = np.arange(len(kinds)) + 0.6 * ((j + 0.5) / len(arms) - 0.5)
             values = [arm["by_kind"][kind]["mae"] for kind in kinds]
-            ax.plot(values, at, "o", color=styles[name].marker, markersize=6)
+            ax.plot(values, at, "o", color=styles[name].light, markersize=6, label=name)
         ax.set_yticks(range(len(kinds)), [f"{kind} ({first[kind]['rows']:,} steps)" for kind in kinds])
         ax.set_yticks(np.arange(len(kinds) - 1) + 0.5, minor=True)
         ax.grid(axis="y", visible=False)
@@ -99,9 +96,9 @@ def by_kind(arms: Arms, styles: Styles) -> str | None:
         ax.set_xlim(left=0)
         ax.margins(x=0.05)
         ax.set_xlabel("mean absolute error, tokens")
-        _legend(figure, arms, styles, dots=True)
+        legend(ax)
 
-    return svg(draw, styles, "kinds", _WIDTH_IN, 1.5 + 0.5 * len(kinds))
+    return svg("kinds", 1.5 + 0.5 * len(kinds), draw)
 
 
 def calibration(arms: Arms, styles: Styles) -> str | None:
@@ -112,29 +109,27 @@ def calibration(arms: Arms, styles: Styles) -> str | None:
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
-        left.plot([0, 1], [0, 1], color=INK, linewidth=1, dashes=(3, 2))
+        left.plot([0, 1], [0, 1], **RULE)
         for row, (name, arm) in enumerate(shown.items()):
             if arm["reliability"]:
                 points = [_numbers(arm["reliability"][key]) for key in ("predicted", "observed")]
                 filled = np.isfinite(points[0])
-                _line(left, points[0][filled], points[1][filled], styles[name])
-            right.barh(row, 100 * arm["coverage80"], 0.6, color=styles[name].marker, alpha=0.75)
+                line(left, points[0][filled], points[1][filled], styles[name], name, dots=_DOTS)
+            right.barh(row, 100 * arm["coverage80"], 0.6, color=styles[name].light, alpha=0.75)
             text = f"{100 * arm['coverage80']:.1f} %, {arm['width80']:.0f} tokens wide"
-            _label(right, text, (0, row - 0.42), (2, 0), ha="left")
+            label(right, text, (0, row - 0.42), (2, 0))
         left.set_title("probability that fewer tokens remain than a bin's edge")
         left.set_xlabel("stated")
         left.set_ylabel("observed")
         left.set_xlim(0, 1)
         left.set_ylim(0, 1)
         left.set_yticks(np.linspace(0.2, 1, 5))  # the horizontal axis' 0 stands at the same corner
-        right.axvline(80, color=INK, linewidth=1, dashes=(3, 2))
+        right.axvline(80, **RULE)
         right.set_title("truth inside the central 80 % interval, %")
         right.set_xlim(0, 100)
-        right.set_yticks(range(len(shown)), list(shown))
-        right.set_ylim(len(shown) - 0.5, -0.75)
-        right.grid(axis="y", visible=False)
+        named_rows(right, list(shown), above=0.75)
 
-    return svg(draw, styles, "calibration", _WIDTH_IN, 4.0)
+    return svg("calibration", 4.0, draw)
 
 
 def heat_maps(arms: Arms, styles: Styles) -> str:
@@ -146,33 +141,33 @@ def heat_maps(arms: Arms, styles: Styles) -> str:
         for ax in axes[len(names) :]:
             ax.set_visible(False)
         for ax, name in zip(axes, names, strict=False):
-            _heat_map(ax, arms[name]["heatmap"], styles[name].marker)
+            _heat_map(ax, arms[name]["heatmap"], styles[name].light)
             ax.set_title(name)
             ax.set_xlabel("true remaining, tokens")
         axes[0].set_ylabel("predicted, tokens")
 
-    return svg(draw, styles, "maps", _WIDTH_IN, 3.1)
+    return svg("maps", 3.1, draw)
 
 
 def layer_sweep(layers: Mapping[str, Mapping[str, float]] | None) -> str | None:
     """MAE of a probe on every layer that was tried."""
     if not layers:
         return None
-    numbers = sorted(int(layer) for layer in layers)
-    values = [layers[str(layer)]["mae"] for layer in numbers]
+    tried = sorted(int(layer) for layer in layers)
+    values = [layers[str(layer)]["mae"] for layer in tried]
     best = int(np.argmin(values))
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
-        ax.plot(numbers, values, "o-", color=INK, markersize=5)
-        ax.plot([numbers[best]], [values[best]], "o", color=INK, markersize=9)
-        _label(ax, f"layer {numbers[best]}: {values[best]:.2f}", (numbers[best], values[best]), (0, -16))
-        ax.set_xticks(_thinned(numbers, 16))
+        ax.plot(tried, values, "o-", color=INK, markersize=5)
+        ax.plot([tried[best]], [values[best]], "o", color=INK, markersize=9)
+        label(ax, f"layer {tried[best]}: {values[best]:.2f}", (tried[best], values[best]), (0, -16), "center")
+        ax.set_xticks(_thinned(tried, 16))
         ax.margins(x=0.06, y=0.25)
         ax.set_xlabel("layer (Hugging Face hidden_states index)")
         ax.set_ylabel("mean absolute error, tokens")
 
-    return svg(draw, {}, "layers", _WIDTH_IN, 3.2)
+    return svg("layers", 3.2, draw)
 
 
 def speed(
@@ -187,15 +182,13 @@ def speed(
         axes = figure.subplots(1, 2)
         for name, points in series.items():
             batch, micros = np.asarray(points, dtype=np.float64).T
-            _line(axes[0], batch, micros, styles[name])
-            _line(axes[1], batch, batch * micros / 1000, styles[name])
+            line(axes[0], batch, micros, styles[name], name, dots=_DOTS)
+            line(axes[1], batch, batch * micros / 1000, styles[name], name, dots=_DOTS)
         axes[0].set_title("microseconds a request")
         axes[1].set_title("milliseconds a batch")
         if step_ms:
-            axes[1].axhline(step_ms, color=INK, linewidth=1, dashes=(3, 2))
-            _label(
-                axes[1], f"a step of the model, {step_ms:.3g} ms", (batches[0], step_ms), (0, 8), ha="left"
-            )
+            axes[1].axhline(step_ms, **RULE)
+            label(axes[1], f"a step of the model, {step_ms:.3g} ms", (batches[0], step_ms), (0, 8))
         for ax in axes:
             ax.set_xscale("log")
             ax.set_yscale("log")
@@ -207,9 +200,9 @@ def speed(
             ax.tick_params(which="minor", length=0)
             ax.margins(x=0.04, y=0.12)
             ax.set_xlabel("requests in the batch")
-        _legend(figure, series, styles)
+        legend(axes[0])
 
-    return svg(draw, styles, "speed", _WIDTH_IN, 3.8)
+    return svg("speed", 3.8, draw)
 
 
 def _heat_map(ax: Axes, heatmap: Mapping[str, Any], colour: str) -> None:
@@ -223,33 +216,10 @@ def _heat_map(ax: Axes, heatmap: Mapping[str, Any], colour: str) -> None:
         cell = Rectangle((i * width, j * width), width, width, linewidth=0, facecolor=colour, alpha=strength)
         ax.add_patch(cell)
     end = cells * width
-    ax.plot([0, end], [0, end], color=INK, linewidth=1, dashes=(3, 2))
+    ax.plot([0, end], [0, end], **RULE)
     ax.set_xlim(0, end)
     ax.set_ylim(0, end)
     ax.set_aspect("equal")
-
-
-def _line(ax: Axes, x: Any, y: Any, style: ArmStyle) -> None:
-    (line,) = ax.plot(x, y, color=style.marker, marker="o", markersize=3.5)
-    if style.dashes:
-        line.set_dashes(style.dashes)
-
-
-def _label(ax: Axes, text: str, at: tuple[float, float], shift: tuple[int, int], ha: str = "center") -> None:
-    ax.annotate(text, at, xytext=shift, textcoords="offset points", ha=ha, va="center", fontsize=9)
-
-
-def _legend(figure: Figure, names: Mapping[str, object], styles: Styles, *, dots: bool = False) -> None:
-    handles = []
-    for name in names:
-        handle = Line2D([], [], color=styles[name].marker, marker="o", markersize=3.5, label=name)
-        if dots:
-            handle.set_linestyle("none")
-            handle.set_markersize(6)
-        elif dashes := styles[name].dashes:
-            handle.set_dashes(dashes)
-        handles.append(handle)
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, handlelength=2.6, columnspacing=1.6)
 
 
 def _thinned(values: Sequence[int], most: int) -> Sequence[int]:
@@ -263,14 +233,3 @@ def _maes(groups: Sequence[Mapping[str, Any]]) -> Any:
 
 def _numbers(values: Sequence[float | None]) -> Any:
     return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-__all__: Sequence[str] = (
-    "by_kind",
-    "by_progress_and_length",
-    "calibration",
-    "errors",
-    "heat_maps",
-    "layer_sweep",
-    "speed",
-)

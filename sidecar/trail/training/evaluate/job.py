@@ -15,7 +15,7 @@ from trail.predict.manifest import ArtefactError, Manifest
 from trail.predict.training.recipes import DEFAULT, TRAIL_PAPER, Recipe
 from trail.report.stages import Stages
 from trail.training.evaluate.arms import ARMS, Predictor
-from trail.training.evaluate.draw import draw
+from trail.training.evaluate.draw import draw, stop_tokens
 from trail.training.evaluate.evaluation import Pair, evaluate, held_out_set
 from trail.training.evaluate.floor import Floor, choose_steps, estimate
 from trail.training.evaluate.predictions import PREDICTIONS_FILE, write_predictions
@@ -202,14 +202,3 @@ def _by_difference(advance: Any) -> Any:
         done = now
 
     return told
-
-
-def stop_tokens(model: Path) -> list[int]:
-    """Token ids that end the model's answers. Raises ValueError where it names none."""
-    found = None
-    for name in ("generation_config.json", "config.json"):
-        if found is None and (model / name).is_file():
-            found = json.loads((model / name).read_text(encoding="utf-8")).get("eos_token_id")
-    if found is None:
-        raise ValueError(f"{model} names no eos_token_id, so its answers do not end by themselves")
-    return [int(token) for token in (found if isinstance(found, list) else [found])]

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
-from trail.report.page import environment
+from trail.report.page import page
+from trail.report.palette import predictor_styles, series_styles
 from trail.training.evaluate import figures
-from trail.training.evaluate.palette import arm_styles, series_styles
-from trail.training.evaluate.table import AGREEMENT, ERRORS, shown_columns
+from trail.training.evaluate.table import AGREEMENT, ERRORS, arms_table, shown_columns
 from trail.training.evaluate.wording import (
     ARM_MEANINGS,
     OURS,
@@ -24,47 +22,42 @@ from trail.training.evaluate.wording import (
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The page: no script, no request to anywhere, light and dark.
+    """The page.
 
     `document` is what `trail evaluate` writes as JSON; its parts `floor`, `layers`, `speed` and `step_ms`
     may be None, and so may an arm's metrics that need probabilities or intervals.
     """
     arms, floor = document["arms"], document["floor"]
-    styles = arm_styles(list(arms))
+    styles = predictor_styles(list(arms))
     series = speed_series(document["speed"] or [])
     lines = series_styles(list(series))
-    drawn = {
-        "errors": figures.errors(arms, styles, floor),
-        "along": figures.by_progress_and_length(arms, styles),
-        "kinds": figures.by_kind(arms, styles),
-        "calibration": figures.calibration(arms, styles),
-        "maps": figures.heat_maps(arms, styles),
-        "layers": figures.layer_sweep(document["layers"]),
-        "speed": figures.speed(series, document["step_ms"], lines),
-    }
-    templates = environment("trail.training.evaluate")
-    templates.filters["setting"] = _setting_text
-    return templates.get_template("evaluation.html.j2").render(
+    columns = shown_columns((*ERRORS, *AGREEMENT), arms, floor)
+    return page(
+        "trail.training.evaluate",
+        "evaluation.html.j2",
+        headline=headline(document),
+        styles=[*styles.values(), *lines.values()],
+        tiles=_tiles(arms, floor),
         d=document,
         model_name=document["model"].rstrip("/").rsplit("/", 1)[-1],
-        headline=headline(document),
         findings=findings(document),
-        tiles=_tiles(arms, floor),
-        columns=shown_columns((*ERRORS, *AGREEMENT), arms, floor),
-        arm_meanings={name: ARM_MEANINGS[name] for name in arms if name in ARM_MEANINGS},
-        styles=styles,
-        all_styles=[*styles.values(), *lines.values()],
+        arms=arms_table(document, columns, styles),
+        meanings=[
+            *((name, ARM_MEANINGS[name]) for name in arms if name in ARM_MEANINGS),
+            *((column.heading, column.meaning) for column in columns),
+        ],
         speed_findings=speed_findings(document),
-        figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # noqa: S704 - our own drawing
+        settings={name: _setting_text(value) for name, value in document["training"].items()},
+        figures={
+            "errors": figures.errors(arms, styles, floor),
+            "along": figures.by_progress_and_length(arms, styles),
+            "kinds": figures.by_kind(arms, styles),
+            "calibration": figures.calibration(arms, styles),
+            "maps": figures.heat_maps(arms, styles),
+            "layers": figures.layer_sweep(document["layers"]),
+            "speed": figures.speed(series, document["step_ms"], lines),
+        },
     )
-
-
-def _setting_text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_setting_text(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(_setting_text(inner) for inner in value)
-    return str(value)
 
 
 def _tiles(arms: Mapping[str, Any], floor: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -81,3 +74,11 @@ def _tiles(arms: Mapping[str, Any], floor: Mapping[str, Any] | None) -> list[tup
     if ours["coverage80"] is not None:
         tiles.append((share_text(ours["coverage80"]), "of the truth inside its 80 % intervals"))
     return tiles
+
+
+def _setting_text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_setting_text(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(_setting_text(inner) for inner in value)
+    return str(value)

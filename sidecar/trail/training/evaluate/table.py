@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
+from trail.report.figures import Styles
+from trail.report.table import Table, print_table
 from trail.training.evaluate.wording import excess, findings, headline, range_text, share_text, tokens_text
 
 Arm = Mapping[str, Any]
@@ -75,6 +75,17 @@ def shown_columns(columns: Sequence[Column], arms: Mapping[str, Arm], floor: Flo
     return [column for column in columns if any(column.text(arm, floor) != "-" for arm in arms.values())]
 
 
+def arms_table(document: Mapping[str, Any], columns: Sequence[Column], styles: Styles | None = None) -> Table:
+    """Arms as rows."""
+    arms, floor = document["arms"], document["floor"]
+    shown = shown_columns(columns, arms, floor)
+    return Table(
+        ["arm", *("\n".join(column.heading.rsplit(" ", 1)) for column in shown)],
+        [[name, *(column.text(arm, floor) for column in shown)] for name, arm in arms.items()],
+        styles or {},
+    )
+
+
 def seeds_text(arm: Arm) -> str:
     """`18.1 to 18.6`: the range of the MAE over training seeds; `-` for fewer than two."""
     seeds = arm.get("mae_seeds") or []
@@ -83,7 +94,7 @@ def seeds_text(arm: Arm) -> str:
 
 def print_arms(console: Console, document: Mapping[str, Any]) -> None:
     """The headline, arms as rows in two tables that fit 80 columns, and what follows from them."""
-    arms, floor, test = document["arms"], document["floor"], document["test"]
+    test = document["test"]
     console.print(headline(document), style="bold", highlight=False, markup=False)
     console.print(
         f"{document['model']}: {test['prompts']:,} test prompts, {test['requests']:,} answers,"
@@ -91,16 +102,8 @@ def print_arms(console: Console, document: Mapping[str, Any]) -> None:
         highlight=False,
         markup=False,
     )
-    for title, columns in (("mean absolute errors, tokens", ERRORS), ("other measures", AGREEMENT)):
-        table = Table(title=title, title_justify="left", title_style="", box=SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("arm", no_wrap=True)
-        shown = shown_columns(columns, arms, floor)
-        for column in shown:
-            heading = "\n".join(column.heading.rsplit(" ", 1))
-            table.add_column(heading, justify="right", no_wrap=True)
-        for name, arm in arms.items():
-            table.add_row(name, *(column.text(arm, floor) for column in shown))
-        console.print(table)
+    print_table(console, "mean absolute errors, tokens", arms_table(document, ERRORS))
+    print_table(console, "other measures", arms_table(document, AGREEMENT))
     for sentence in findings(document):
         console.print(f"- {sentence}", highlight=False, markup=False)
 
