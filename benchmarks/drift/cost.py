@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.drift.answers import Answers
 from trail.predict.quality import Life, Quality
 from trail.sidecar.quality.monitor import QualityMonitor
-from trail.sidecar.requests.events import Finished, Started
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
+from trail.wire.lifecycle import Finished, Started
 
 _OPEN = 64
 _REPEATS = 200

@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry  # noqa: E402
 from promql import Samples, Scrapes, evaluate, parse  # noqa: E402
 
 from trail.policy.spec import PolicySpec  # noqa: E402
-from trail.wire.changes import Cause, Change  # noqa: E402
+from trail.wire.lifecycle import Cause, Change  # noqa: E402
 from trail_operator.metrics import Metrics as OperatorMetrics  # noqa: E402
 
 DASHBOARD = ROOT / "charts" / "trail" / "dashboards" / "trail.json"

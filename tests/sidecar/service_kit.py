@@ -22,11 +22,11 @@ from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.quality.monitor import QualityMonitor
-from trail.sidecar.requests.events import Hello, Started
 from trail.sidecar.requests.stats import RunStats
 from trail.sidecar.requests.tracker import RunningMean
 from trail.wire.board import BoardReader, BoardWriter
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, Kind, RingSpec
+from trail.wire.lifecycle import Hello, Started
 from trail.wire.names import board_path, ring_path, socket_path
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 

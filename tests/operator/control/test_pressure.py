@@ -13,8 +13,8 @@ from trail.policy.spec import PolicySpec
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.pressure import PressureMeter
 from trail.sidecar.redis.step_cost import StepCost, full_batch
-from trail.sidecar.requests.events import Finished, Hello, Load, Started
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
+from trail.wire.lifecycle import Finished, Hello, Load, Started
 from trail.wire.redis_schema import PodReport, decode_report, encode_report
 
 
@@ -118,7 +118,11 @@ class Scene:
         prompt_ids = tuple(range(prompt))
         self.lane.tracker.start(
             Started(
-                key=slot + 1, request_id=str(slot), slot=slot, prompt_token_ids=prompt_ids, initial=predicted
+                key=slot + 1,
+                request_id=str(slot),
+                slot=slot,
+                prompt_token_ids=prompt_ids,
+                initial_prediction=predicted,
             )
         )
 

@@ -42,7 +42,7 @@ def test_rank_agrees_with_what_an_engine_reads_from_the_board(spec: PolicySpec, 
                         slot,
                         prompt_tokens=request["prompt"],
                         exact_output_tokens=request["exact"],
-                        initial=request["initial"],
+                        initial_prediction=request["initial"],
                     )
                 )
             bench.lane.pace.look = lambda *seen: None  # what is stated of the queue stays

@@ -11,10 +11,8 @@ from service_kit import Bench, started, until, vector
 from trail.policy.spec import PolicySpec
 from trail.sidecar.history.decision_log import FIRST_STRIDE, KEPT, DecisionLog, LaneRecorder, Trail
 from trail.sidecar.history.rotating import PARTS, RotatingFile, parts
-from trail.sidecar.requests.events import Changed, Clocks, Finished, Hello, Load
-from trail.sidecar.requests.timeline import Passage
-from trail.wire.changes import Change
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Change, Changed, Clocks, EngineSummary, Finished, Hello, Load
 
 S = 10**9
 SECRET = 31_337
@@ -31,7 +29,7 @@ def serve_one(bench: Bench, key: int, slot: int, tokens: int) -> None:
     """A request from its arrival to its end, with a prediction at every age."""
     bench.apply(
         Clocks(0, 1_000_000 * S),
-        started(key, slot, prompt_tokens=5, arrival_time_s=1_000_000.5, passage=Passage(queued_ns=S)),
+        started(key, slot, prompt_tokens=5, arrival_time_s=1_000_000.5, summary=EngineSummary(queued_ns=S)),
         Changed(key, Change.ADMITTED, 2 * S),
     )
     bench.lane.tracker.set_prompt_prediction(key, 40.0)
@@ -40,8 +38,8 @@ def serve_one(bench: Bench, key: int, slot: int, tokens: int) -> None:
     for age in range(1, tokens):
         bench.export((key, 5 + age, Kind.TOKEN, vector(0, 0, 1, 0)))
         bench.lane.step()
-    passage = Passage(S, 2 * S, 3 * S, 9 * S, S, memory_preemptions=1)
-    bench.apply(Finished(key, slot, tokens, recomputed_tokens=6, passage=passage))
+    summary = EngineSummary(S, 2 * S, 3 * S, 9 * S, S, memory_preemptions=1)
+    bench.apply(Finished(key, slot, tokens, recomputed_tokens=6, summary=summary))
 
 
 def records(path: Path) -> list[dict[str, Any]]:

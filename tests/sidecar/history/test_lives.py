@@ -7,10 +7,9 @@ from service_kit import Bench, started, vector
 
 from trail.policy.spec import PolicySpec
 from trail.sidecar.history import timelines as lives_module
-from trail.sidecar.requests.events import Changed, Clocks, Finished, Hello
-from trail.sidecar.requests.timeline import Life, Moment, Passage, State
-from trail.wire.changes import Cause, Change
+from trail.sidecar.requests.timeline import Life, Moment, State
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Hello
 
 S = 10**9
 CLOCKS = Clocks(1 * S, 1_000_001 * S)
@@ -36,7 +35,7 @@ def only(bench: Bench) -> Life:
 
 
 def begin(bench: Bench, key: int, slot: int, queued_s: float = 1.0, **more: Any) -> None:
-    bench.apply(CLOCKS, started(key, slot, passage=Passage(queued_ns=int(queued_s * S)), **more))
+    bench.apply(CLOCKS, started(key, slot, summary=EngineSummary(queued_ns=int(queued_s * S)), **more))
 
 
 def test_a_request_from_its_arrival_to_its_end(bench: Bench) -> None:
@@ -59,8 +58,8 @@ def test_a_request_from_its_arrival_to_its_end(bench: Bench) -> None:
     assert life.protected
     assert life.age == 11
     assert math.isnan(life.refined)  # it may change yet
-    end = Passage(S, 3 * S, 4 * S, 9 * S, 2 * S, 1, 0, 2, frozenset({Cause.RATIO}), 4)
-    bench.apply(Finished(5, 2, 25, recomputed_tokens=6, passage=end))
+    end = EngineSummary(S, 3 * S, 4 * S, 9 * S, 2 * S, 1, 0, 2, (Cause.RATIO,), 4)
+    bench.apply(Finished(5, 2, 25, recomputed_tokens=6, summary=end))
     assert changes(life) == [
         Change.ARRIVED, Change.PREDICTED, Change.ADMITTED, Change.FIRST_TOKEN, Change.PROTECTED, Change.ENDED,
     ]  # fmt: skip
@@ -71,7 +70,7 @@ def test_a_request_from_its_arrival_to_its_end(bench: Bench) -> None:
         25, 6, "trail-c0.5",
     )  # fmt: skip
     assert (life.ending.c, life.ending.generation) == (0.5, 2)
-    assert life.passage == end
+    assert life.summary == end
     assert life.refined > 11
     assert (life.total_s, life.first_token_s, life.admission_s) == (8.5, 3.5, 2.0)
     assert life.trace_headers == {"traceparent": "x"}
@@ -104,7 +103,7 @@ def test_who_gave_way_to_whom_and_what_was_refused(bench: Bench) -> None:
     first, second = lives.open
     assert [(m.cause, m.other) for m in second.moments[1:]] == [(Cause.PROTECTED, "r5"), (Cause.RATIO, "")]
     assert first.moments[1].other == "r6"
-    assert second.passage.granted == 1
+    assert second.summary.granted == 1
     assert (lives.policy_preemptions, lives.memory_preemptions) == (1, 1)
     assert lives.denied == {Cause.PROTECTED: 1, Cause.RATIO: 1}
 
@@ -134,11 +133,11 @@ def test_an_older_engine_reports_no_changes_and_running_shows_in_hidden_states(b
 
 
 def test_a_sidecar_that_came_later_says_so(bench: Bench) -> None:
-    passage = Passage(
+    summary = EngineSummary(
         queued_ns=S, admitted_ns=2 * S, first_token_ns=3 * S, running=True, policy_preemptions=2
     )
-    bench.apply(CLOCKS, started(5, 2, age=7, initial=30.0, passage=passage))
-    bench.apply(started(6, 3, passage=Passage(queued_ns=2 * S)))
+    bench.apply(CLOCKS, started(5, 2, age=7, initial_prediction=30.0, summary=summary))
+    bench.apply(started(6, 3, summary=EngineSummary(queued_ns=2 * S)))
     bench.lane.step()
     first, second = bench.lane.lives.open
     assert changes(first) == [Change.FOUND, Change.PREDICTED]

@@ -15,8 +15,8 @@ from trail.sidecar.loop.idle import CALM_AFTER_NS, KV_FULL, Calm
 from trail.sidecar.loop.loop import Delivery, Inbox, SidecarLoop
 from trail.sidecar.loop.prompting import PromptWorker
 from trail.sidecar.loop.rests import LIMIT_S
-from trail.sidecar.requests.events import Finished, Hello, Load, StreamEnded
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Hello, Load, StreamEnded
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
 SLOTS = 4

@@ -7,8 +7,8 @@ from service_kit import BINS, Bench, rows, started, vector
 from trail.predict.refine import Refiner
 from trail.sidecar.loop.pending import HOLD_NS, HOLD_ROWS, PendingRows
 from trail.sidecar.loop.prediction import PROBE_BATCH, PredictionCounters
-from trail.sidecar.requests.events import Finished
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
 P1 = vector(0.4, 0.3, 0.2, 0.1)
@@ -160,7 +160,7 @@ def test_predictions_stay_below_the_requests_own_limit(bench: Bench) -> None:
 
 
 def test_resent_request_keeps_the_initial_prediction_it_brings(bench: Bench) -> None:
-    bench.apply(started(11, slot=3, age=20, initial=44.0))
+    bench.apply(started(11, slot=3, age=20, initial_prediction=44.0))
     assert bench.lane.claim_prompts() == []
     bench.lane.step()
     row = bench.board(3)[0]

@@ -8,8 +8,8 @@ import pytest
 from service_kit import HIDDEN, Bench, started, vector
 
 from trail.policy.spec import PolicySpec
-from trail.sidecar.requests.events import Finished, Hello, Load, StreamEnded
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Hello, Load, StreamEnded
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
 
@@ -61,7 +61,7 @@ def test_slot_given_away_without_an_end_closes_the_earlier_request(bench: Bench)
 
 def test_request_that_moves_to_another_slot_is_followed(bench: Bench) -> None:
     predicted(bench, 11, 3, 50.0)
-    bench.apply(started(11, slot=4, age=2, initial=50.0))
+    bench.apply(started(11, slot=4, age=2, initial_prediction=50.0))
     bench.lane.step()
     assert bench.board(3, 4)["key"].tolist() == [0, 11]
 
@@ -122,7 +122,7 @@ def test_hello_voids_what_was_open_and_keeps_the_rows_until_they_are_sent_again(
     bench.lane.step()
     assert len(bench.lane.tracker) == 0
     assert bench.board(3)[0]["initial"] == 50, "the engine reads initial predictions from here to send them"
-    bench.lane.apply(started(11, slot=3, age=9, initial=50.0), 2)
+    bench.lane.apply(started(11, slot=3, age=9, initial_prediction=50.0), 2)
     bench.lane.step()
     assert bench.board(3)[0]["key"] == 11
 

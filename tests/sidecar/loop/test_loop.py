@@ -14,8 +14,8 @@ from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.loop import BEAT_S, Delivery, Inbox, SidecarLoop
 from trail.sidecar.loop.prompting import PromptJob, PromptState, PromptWorker
 from trail.sidecar.loop.rests import LIMIT_S
-from trail.sidecar.requests.events import Finished, Hello, Started
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Hello, Started
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
 
@@ -105,7 +105,7 @@ def test_every_round_beats_for_board_and_ring(bench: Bench) -> None:
 
 def test_one_bad_event_does_not_cost_the_others(bench: Bench) -> None:
     loop, inbox = make_loop(bench)
-    events = (started(10, slot=99), started(11, slot=3, initial=40.0))
+    events = (started(10, slot=99), started(11, slot=3, initial_prediction=40.0))
     assert inbox.put(Delivery(0, 1, events), timeout_s=0)
     assert loop.step()
     assert bench.board(3)[0]["key"] == 11
@@ -116,7 +116,7 @@ def test_thread_keeps_beating_and_stops_when_told(bench: Bench) -> None:
     loop, inbox = make_loop(bench)
     with running(loop) as thread:
         until(lambda: bench.reader.fresh(50_000_000))
-        inbox.put(Delivery(0, 1, (started(11, slot=3, initial=40.0),)), timeout_s=1)
+        inbox.put(Delivery(0, 1, (started(11, slot=3, initial_prediction=40.0),)), timeout_s=1)
         until(lambda: bench.board(3)[0]["key"] == 11)
     assert not thread.is_alive()
 

@@ -14,8 +14,8 @@ from trail.policy.gittins import gittins_index
 from trail.policy.guard import Guard
 from trail.policy.queue_estimate import LOOK_NS, MOVED, Pace
 from trail.policy.spec import PolicySpec
-from trail.sidecar.requests.events import Finished, Hello, Load
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Hello, Load
 
 SECOND_NS = 10**9
 
@@ -132,7 +132,7 @@ def test_a_lane_with_a_problem_asks_for_nothing(make_bench: Callable[..., Bench]
 def test_generated_tokens_never_fall_and_count_what_ran_here(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(PolicySpec("adaptive"))
     tracker = bench.lane.tracker
-    bench.apply(started(1, 0, age=40, initial=90.0), started(2, 1))
+    bench.apply(started(1, 0, age=40, initial_prediction=90.0), started(2, 1))
     assert tracker.generated_tokens == 0, "forty were generated before"
     bench.export((1, 5 + 43, Kind.TOKEN, vector(1, 0, 0, 0)), (2, 5 + 3, Kind.TOKEN, vector(1, 0, 0, 0)))
     bench.lane.step()
@@ -149,7 +149,7 @@ def test_waiting_requests_count_as_those_that_have_not_been_seen_to_run(
     bench = make_bench(PolicySpec("adaptive"))
     tracker = bench.lane.tracker
     assert tracker.queued_tokens(3) == 0.0
-    bench.apply(started(1, 0, initial=10.0), started(2, 1, initial=50.0), started(3, 2))
+    bench.apply(started(1, 0, initial_prediction=10.0), started(2, 1, initial_prediction=50.0), started(3, 2))
     bench.export((1, 5, Kind.PROMPT, vector(0, 0, 0, 1)))
     bench.lane.step()
     # Of 2 fifty tokens are predicted, of 3 nothing: it counts as the mean, (10 + 50) / 2.
@@ -161,7 +161,7 @@ def test_waiting_requests_count_as_those_that_have_not_been_seen_to_run(
 
 def test_gittins_is_read_from_what_is_believed(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(PolicySpec("adaptive", size="gittins"))
-    bench.apply(started(1, 0), started(2, 1, max_tokens=3), started(3, 2, initial=33.0))
+    bench.apply(started(1, 0), started(2, 1, max_tokens=3), started(3, 2, initial_prediction=33.0))
     belief = [0.7, 0.0, 0.0, 0.3]
     for key in (1, 2):
         bench.export((key, 5, Kind.PROMPT, vector(*belief)))

@@ -14,9 +14,9 @@ from trail.predict.online import Correction
 from trail.predict.quality import Life, QualitySnapshot, Standing, Verdict
 from trail.predict.rolling import Errors
 from trail.sidecar.quality.monitor import AT_ONCE, Basis, Findings, QualityMonitor
-from trail.sidecar.requests.events import Finished
 from trail.sidecar.requests.samples import SAMPLES, LifeSamples
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished
 
 P = vector(0.1, 0.2, 0.3, 0.4)
 MEAN = np.float32(0.1 * 8 + 0.2 * 24 + 0.3 * 40 + 0.4 * 56)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trail.sidecar.requests.events import Finished, Started
 from trail.sidecar.requests.stats import DelayMeter, Reservoir, RunStats
 from trail.sidecar.requests.tracker import Outcome, RequestTracker, RunningMean, Source
+from trail.wire.lifecycle import Finished, Started
 
 
 @given(st.lists(st.lists(st.integers(0, 1000), max_size=9), max_size=9), st.integers(1, 12))

@@ -18,8 +18,6 @@ from trail.sidecar.history.decision_log import DecisionLog
 from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.redis.link import LinkCollector, RedisLink
-from trail.sidecar.requests.events import Changed, Clocks, Finished, Hello, Load
-from trail.sidecar.requests.timeline import Passage
 from trail.sidecar.telemetry.catalogue import complete
 from trail.sidecar.telemetry.families import StateCollector
 from trail.sidecar.telemetry.otlp_metrics import OtlpMetrics
@@ -28,8 +26,8 @@ from trail.sidecar.telemetry.spans import SpanMaker
 from trail.sidecar.telemetry.state_metrics import DecisionMetrics
 from trail.sidecar.telemetry.trace_config import TraceConfig
 from trail.sidecar.telemetry.tracing import TraceCollector, Tracing
-from trail.wire.changes import Cause, Change
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Hello, Load
 
 S = 10**9
 WALL_S = 1_000_000
@@ -62,8 +60,8 @@ class Served(Bench):
 
     def arrive(self, key: int, at_s: float, predicted: float, prompt_tokens: int = 5) -> None:
         """A request enters the queue in the slot of its key."""
-        queued = Passage(queued_ns=int(at_s * S))
-        self.apply(started(key, key, prompt_tokens, arrival_time_s=WALL_S + at_s, passage=queued))
+        queued = EngineSummary(queued_ns=int(at_s * S))
+        self.apply(started(key, key, prompt_tokens, arrival_time_s=WALL_S + at_s, summary=queued))
         self.lane.tracker.set_prompt_prediction(key, predicted)
         self.lane.step()
 
@@ -77,11 +75,13 @@ class Served(Bench):
         self.export((key, 5 + age, Kind.TOKEN if age else Kind.PROMPT, vector(*share)))
         self.lane.step()
 
-    def finish(self, key: int, tokens: int, reason: str = "stop", **passage: float) -> None:
-        """It ends; `passage` in seconds: queued, admitted, first_token, ended, waited."""
-        times = {f"{name}_ns": int(value * S) for name, value in passage.items()}
+    def finish(self, key: int, tokens: int, reason: str = "stop", **summary: float) -> None:
+        """It ends; `summary` in seconds: queued, admitted, first_token, ended, waited."""
+        times = {f"{name}_ns": int(value * S) for name, value in summary.items()}
         self.apply(
-            Finished(key=key, slot=key, output_tokens=tokens, finish_reason=reason, passage=Passage(**times))
+            Finished(
+                key=key, slot=key, output_tokens=tokens, finish_reason=reason, summary=EngineSummary(**times)
+            )
         )
 
     def load(self, **values: Any) -> None:

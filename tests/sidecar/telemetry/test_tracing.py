@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from service_kit import until
 
 from benchmarks.observe.receiver import ReceivedSpan, Receiver
-from trail.sidecar.requests.timeline import Ending, Life, Moment, Passage, State
+from trail.sidecar.requests.timeline import Ending, Life, Moment, State
 from trail.sidecar.telemetry import tracing as tracing_module
 from trail.sidecar.telemetry.spans import SPAN, SpanMaker
 from trail.sidecar.telemetry.trace_config import TraceConfig
 from trail.sidecar.telemetry.tracing import TraceCollector, Tracing, make_tracing
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Cause, Change, EngineSummary
 
 S = 10**9
 T0 = 1_700_000_000 * S
@@ -32,7 +32,7 @@ def traceparent(sampled: bool = True) -> dict[str, str]:
 
 def lived(*, preempted: bool = True, **more: Any) -> Life:
     """A request that arrived at T0 and ended 9 seconds later."""
-    passage = Passage(
+    summary = EngineSummary(
         queued_ns=S // 2, admitted_ns=2 * S, first_token_ns=3 * S, ended_ns=9 * S, waited_ns=5 * S // 2,
         policy_preemptions=int(preempted), granted=2, denied=frozenset({Cause.RATIO, Cause.LIMIT}),
         fallback_steps=4,
@@ -45,7 +45,7 @@ def lived(*, preempted: bool = True, **more: Any) -> Life:
             "trace_headers": traceparent(), **more,
         }
     )  # fmt: skip
-    life.passage = passage
+    life.summary = summary
     life.ending = Ending(41, 7, "stop", 12, 3.25, "trail-c0.5", 0.5, 3)
     life.moments = [
         Moment(S // 2, Change.ARRIVED, 0),
@@ -176,7 +176,7 @@ def test_garbage_in_the_headers_makes_a_root_span() -> None:
 
 def test_what_is_not_known_is_left_out(receiver: Receiver, make: Make) -> None:
     life = lived(initial=math.nan, initial_source=Cause.NONE, cutoff=-1, admission_rank=math.nan)
-    life.passage = Passage()
+    life.summary = EngineSummary()
     end(make(), life)
     (span,) = until(lambda: receiver.spans)
     assert not {name for name in span.attributes if "initial_tokens" in name or "seconds" in name}

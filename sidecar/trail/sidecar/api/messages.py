@@ -49,13 +49,13 @@ def life_message(
     at present (NaN: nothing). Without `moments` only what they
     come to.
     """
-    passage, ending = life.passage, life.ending
+    summary, ending = life.summary, life.ending
     message = trail_pb2.RequestLife(
         engine=life.engine,
         request_id=life.request_id,
         state=int(life.state),
         arrival_time_s=life.starts_ns / 1e9,
-        time_s=life.wall_ns(passage.ended_ns if ending and passage.ended_ns else now_ns) / 1e9,
+        time_s=life.wall_ns(summary.ended_ns if ending and summary.ended_ns else now_ns) / 1e9,
         prompt_tokens=life.prompt_tokens,
         max_tokens=life.max_tokens,
         priority=life.priority,
@@ -70,11 +70,11 @@ def life_message(
         admission_s=_known(life.admission_s),
         first_token_s=_known(life.first_token_s),
         total_s=_known(life.total_s),
-        policy_preemptions=passage.policy_preemptions,
-        memory_preemptions=passage.memory_preemptions,
-        granted=passage.granted,
-        denied=sorted(int(cause) for cause in passage.denied),
-        fallback_steps=passage.fallback_steps,
+        policy_preemptions=summary.policy_preemptions,
+        memory_preemptions=summary.memory_preemptions,
+        granted=summary.granted,
+        denied=sorted(int(cause) for cause in summary.denied),
+        fallback_steps=summary.fallback_steps,
         admission_rank=_known(life.admission_rank),
     )
     if ending is not None:

@@ -15,7 +15,7 @@ from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.requests.timeline import Life
 from trail.sidecar.requests.tracker import Source
-from trail.wire.changes import Change
+from trail.wire.lifecycle import Change
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 _LOOK_S = 0.5

@@ -18,8 +18,8 @@ from trail.sidecar.config import ENV_ENGINES
 from trail.sidecar.loop.loop import Delivery, Inbox
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.policy_box import PolicyBox
-from trail.sidecar.requests.events import Load, StreamEnded, from_message
 from trail.wire.frames import LAYOUT_VERSION
+from trail.wire.lifecycle import StreamEnded, from_message, hello_message, load_message
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 # After a reconnect an engine may report thousands of open prompts in one message.
@@ -268,19 +268,13 @@ def _spec(message: Any, field: str, context: Any) -> PolicySpec:
 def _status(lane: EngineLane) -> Any:
     frames = lane.frames
     status = trail_pb2.EngineStatus(
-        load=trail_pb2.Load(**{name: getattr(lane.load, name) for name in Load.__dataclass_fields__}),
+        load=load_message(lane.load),
         open_requests=len(lane.tracker),
         frames_read=frames.read,
         frames_lost=frames.lost,
         frames_rejected=frames.torn + sum(frames.rejected.copy().values()),
         problem=lane.problem or "",
     )
-    hello = lane.hello
-    if hello is not None:
-        status.hello.CopyFrom(
-            trail_pb2.Hello(
-                **{name: getattr(hello, name) for name in hello.__dataclass_fields__ if name != "layers"},
-                layers=hello.layers,
-            )
-        )
+    if lane.hello is not None:
+        status.hello.CopyFrom(hello_message(lane.hello))
     return status

@@ -26,9 +26,8 @@ import numpy.typing as npt
 from trail import __version__
 from trail.sidecar.history.rotating import RotatingFile
 from trail.sidecar.logs import get_logger
-from trail.sidecar.requests.events import Hello, Load
 from trail.sidecar.requests.timeline import Life, Moment
-from trail.wire.changes import Change
+from trail.wire.lifecycle import Change, Hello, Load
 
 FORMAT = 1
 KEPT = 64
@@ -207,7 +206,7 @@ class DecisionLog:
 
 def request_record(life: Life, refined: Iterable[tuple[int, float]]) -> dict[str, Any]:
     """The line of an ended life. Times that are not known are null."""
-    ending, passage = life.ending, life.passage
+    ending, summary = life.ending, life.summary
     assert ending is not None  # noqa: S101 - only ended lives come here
     return {
         "kind": "request",
@@ -225,10 +224,10 @@ def request_record(life: Life, refined: Iterable[tuple[int, float]]) -> dict[str
         "queued_s": _number(life.queued_s),
         "first_token_s": _number(life.first_token_s),
         "total_s": _number(life.total_s),
-        "policy_preemptions": passage.policy_preemptions,
-        "memory_preemptions": passage.memory_preemptions,
+        "policy_preemptions": summary.policy_preemptions,
+        "memory_preemptions": summary.memory_preemptions,
         "recomputed_tokens": ending.recomputed_tokens,
-        "fallback_steps": passage.fallback_steps,
+        "fallback_steps": summary.fallback_steps,
     }
 
 

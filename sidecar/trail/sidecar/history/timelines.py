@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from trail.policy.spec import PolicySpec
 from trail.sidecar.logs import get_logger
-from trail.sidecar.requests.events import Changed, Clocks, Finished, Started
-from trail.sidecar.requests.timeline import Ending, Life, Moment, Passage, State
+from trail.sidecar.requests.timeline import Ending, Life, Moment, State
 from trail.sidecar.requests.tracker import UNSEEN, Outcome, RequestTracker, Source
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Started
 
 ENDED_KEPT = 1000
 """Lives that are kept after their end, of each engine."""
@@ -81,7 +80,7 @@ class Lives:
         """A request was opened in the tracker."""
         if (before := self._by_slot.pop(event.slot, None)) is not None:
             self._open.pop(before.key, None)  # its end was lost
-        passage = event.passage or Passage()
+        summary = event.summary or EngineSummary()
         life = Life(
             engine=self.engine,
             key=event.key,
@@ -93,19 +92,19 @@ class Lives:
             arrival_s=event.arrival_time_s,
             wall_offset_ns=self._wall_offset_ns,
             trace_headers=event.trace_headers,
-            found=event.age > 0 or passage.admitted_ns > 0,
+            found=event.age > 0 or summary.admitted_ns > 0,
             age=event.age,
-            passage=passage,
+            summary=summary,
         )
         self._open[event.key] = self._by_slot[event.slot] = life
         self._source[event.slot] = Source.NONE
         self._protected[event.slot] = self._running[event.slot] = False
         if life.found:
-            life.state = State.RUNNING if passage.running else State.WAITING
+            life.state = State.RUNNING if summary.running else State.WAITING
             self._add(life, Moment(self._clock(), Change.FOUND, event.age))
         else:
-            life.waiting_since_ns = passage.queued_ns
-            self._add(life, Moment(passage.queued_ns or self._clock(), Change.ARRIVED, 0))
+            life.waiting_since_ns = summary.queued_ns
+            self._add(life, Moment(summary.queued_ns or self._clock(), Change.ARRIVED, 0))
 
     def change(self, event: Changed) -> None:
         """The engine states a change."""
@@ -129,7 +128,7 @@ class Lives:
             else:
                 self.policy_preemptions += 1
             if other is not None:
-                other.passage = other.passage._replace(granted=other.passage.granted + 1)
+                other.summary = other.summary._replace(granted=other.summary.granted + 1)
         elif event.change == Change.DENIED:
             self.denied[event.cause] = self.denied.get(event.cause, 0) + 1
         self._add(life, moment)
@@ -160,9 +159,9 @@ class Lives:
         if life is None:
             return
         self._by_slot.pop(life.slot, None)
-        if event.passage is not None:
-            life.passage = event.passage
-        ended_ns = life.passage.ended_ns or self._clock()
+        if event.summary is not None:
+            life.summary = event.summary
+        ended_ns = life.summary.ended_ns or self._clock()
         life.ending = Ending(
             output_tokens=outcome.output_tokens,
             recomputed_tokens=outcome.recomputed_tokens,

@@ -13,7 +13,7 @@ from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.pipeline import EngineLane
 from trail.sidecar.loop.prompting import PromptJob, PromptWorker
 from trail.sidecar.loop.rests import IDLE_S, LEAST_S, LIMIT_S, Rests
-from trail.sidecar.requests.events import Event
+from trail.wire.lifecycle import Event
 
 BEAT_S = 20e-3
 """Time between heartbeats, and between looks for new requests and their predictions, in a longer pause."""

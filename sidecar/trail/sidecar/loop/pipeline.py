@@ -23,11 +23,11 @@ from trail.sidecar.loop.prediction import PredictionCounters, Predictor
 from trail.sidecar.loop.yield_core import Courtesy
 from trail.sidecar.quality.monitor import Basis, QualityMonitor
 from trail.sidecar.requests.arrival_order import ArrivalOrder
-from trail.sidecar.requests.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
 from trail.sidecar.requests.stats import DelayMeter, RunStats
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean, Source
 from trail.wire.board import BoardHeader, BoardWriter
 from trail.wire.frames import Frame, FrameCounters, FrameReader
+from trail.wire.lifecycle import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
 
 log = get_logger()
 
@@ -286,7 +286,7 @@ class EngineLane:
             self._opened.add(event.key)
             self._to_judge.arrive(event.key)
             if self.tracker.source[event.slot] == Source.NONE:
-                self._unpredicted[event.key] = event.prompt_token_ids
+                self._unpredicted[event.key] = tuple(event.prompt_token_ids)
             self.lives.start(event)
 
     def _drop_orphans(self, now_ns: int) -> None:

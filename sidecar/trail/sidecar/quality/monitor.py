@@ -15,8 +15,8 @@ from trail.policy.spec import PolicySpec
 from trail.predict.online import NO_CORRECTION, Correction
 from trail.predict.quality import TRUSTED, Life, Quality, QualitySnapshot, Standing, Verdict
 from trail.sidecar.logs import RateLimited, get_logger
-from trail.sidecar.requests.events import Finished
 from trail.sidecar.requests.tracker import RequestTracker
+from trail.wire.lifecycle import Finished
 
 WAITING = 4096
 """Finished requests that wait to be judged; the newest displace the oldest."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from trail.sidecar.requests.events import Finished, Started
 from trail.sidecar.requests.samples import LifeSamples
+from trail.wire.lifecycle import Finished, Started
 
 HISTORY = 2048
 """Predictions a request whose error is remembered; later ones are made but not accounted."""
@@ -171,8 +171,8 @@ class RequestTracker:
         self._slot_of[event.key] = slot
         self._request_ids[slot] = event.request_id
         self.dirty[slot] = True
-        if event.initial > 0:
-            self._set_initial(slot, event.initial, Source.ENGINE)
+        if event.initial_prediction > 0:
+            self._set_initial(slot, event.initial_prediction, Source.ENGINE)
         return True
 
     def finish(self, event: Finished) -> Outcome | None:

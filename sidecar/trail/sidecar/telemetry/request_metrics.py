@@ -11,7 +11,7 @@ from trail.policy.spec import PolicySpec
 from trail.predict.rolling import LENGTH_EDGES, LENGTHS
 from trail.sidecar.requests.timeline import Life, Moment
 from trail.sidecar.telemetry.passed_over import PassedOver
-from trail.wire.changes import Change
+from trail.wire.lifecycle import Change
 
 REQUEST_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Bounds that OpenTelemetry advises for `gen_ai.server.request.duration`."""
@@ -77,7 +77,7 @@ class LifeMetrics:
 
     def _admitted(self, life: Life, moment: Moment) -> None:
         """With boosted arrivals alone age can outweigh size; deadlines do, too."""
-        spec, queued_ns = self._spec(), life.passage.queued_ns
+        spec, queued_ns = self._spec(), life.summary.queued_ns
         work = moment.remaining + UNCOMPUTED_SHARE * (life.prompt_tokens + moment.age)
         if not spec.boosts or not queued_ns or not work > 0:  # nothing is predicted: NaN
             return
@@ -86,20 +86,20 @@ class LifeMetrics:
             self._guarded.labels(str(life.engine)).inc()
 
     def _ended(self, life: Life) -> None:
-        ending, passage, engine = life.ending, life.passage, str(life.engine)
+        ending, summary, engine = life.ending, life.summary, str(life.engine)
         if ending is None:
             return
         if life.total_s >= 0:
             self._request.labels(engine, ending.finish_reason or "unknown").observe(life.total_s)
         # An older engine tells no times; an answer that was broken off says nothing of how long one takes.
-        if ending.finish_reason not in WHOLE or not passage.queued_ns:
+        if ending.finish_reason not in WHOLE or not summary.queued_ns:
             return
         length = LENGTHS[bisect_right(LENGTH_EDGES, ending.output_tokens)]
         self._queue.labels(engine, length).observe(life.queued_s)
-        served_ns = passage.ended_ns - passage.queued_ns - passage.waited_ns
+        served_ns = summary.ended_ns - summary.queued_ns - summary.waited_ns
         self._service.labels(engine).observe(max(served_ns, 0) / 1e9)
-        if passage.first_token_ns:
+        if summary.first_token_ns:
             self._first_token.labels(engine).observe(max(life.first_token_s, 0.0))
             if ending.output_tokens > 1:
-                after_s = (passage.ended_ns - passage.first_token_ns) / 1e9
+                after_s = (summary.ended_ns - summary.first_token_ns) / 1e9
                 self._token.labels(engine).observe(max(after_s, 0.0) / (ending.output_tokens - 1))

@@ -35,7 +35,7 @@ from trail import __version__
 from trail.sidecar.requests.timeline import Life, Moment
 from trail.sidecar.telemetry.otlp_resource import resource_of
 from trail.sidecar.telemetry.trace_config import TraceConfig
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Cause, Change
 
 SPAN = "trail.schedule"
 SCOPE = "trail.sidecar"
@@ -92,7 +92,7 @@ class SpanMaker:
                         attributes=event(moment),
                     )
                 )
-        span.end(max(life.wall_ns(life.passage.ended_ns or life.moments[-1].time_ns), life.starts_ns))
+        span.end(max(life.wall_ns(life.summary.ended_ns or life.moments[-1].time_ns), life.starts_ns))
 
     def take(self) -> tuple[Sequence[ReadableSpan], Sequence[ReadableLogRecord]]:
         """What was made, oldest first."""
@@ -110,7 +110,7 @@ class SpanMaker:
 
 def summary(life: Life) -> Attributes:
     """The attributes of a span at its end."""
-    passage, ending = life.passage, life.ending
+    engine, ending = life.summary, life.ending
     attributes: Attributes = {
         "trail.request.id": life.request_id,
         "trail.engine": life.engine,
@@ -125,11 +125,11 @@ def summary(life: Life) -> Attributes:
         "trail.wait.admission_seconds": life.admission_s,
         "trail.wait.total_seconds": life.queued_s,
         "trail.first_token_seconds": life.first_token_s,
-        "trail.preemptions.granted": passage.granted,
-        "trail.preemptions.by_policy": passage.policy_preemptions,
-        "trail.preemptions.by_memory": passage.memory_preemptions,
-        "trail.preemptions.denied": sorted(cause.label for cause in passage.denied),
-        "trail.fallback_steps": passage.fallback_steps,
+        "trail.preemptions.granted": engine.granted,
+        "trail.preemptions.by_policy": engine.policy_preemptions,
+        "trail.preemptions.by_memory": engine.memory_preemptions,
+        "trail.preemptions.denied": sorted(cause.label for cause in engine.denied),
+        "trail.fallback_steps": engine.fallback_steps,
         "trail.found_open": life.found,
     }
     if ending is not None:
