@@ -16,7 +16,7 @@ from benchmarks.drift.cost import costs
 from benchmarks.drift.lives import FAULTS, Fault, lives, stretched
 from benchmarks.drift.runs import advantages, alarms_at_equality, draws, errors, requests_until
 from trail.predict.drift import ALARM
-from trail.predict.quality import Life, Quality
+from trail.predict.quality import EndedRequest, Quality
 from trail.report.stages import Stages, shown
 from trail.wire.files import write_json
 
@@ -87,7 +87,7 @@ def check(answers: Answers, plan: Plan, stages: Stages) -> dict[str, Any]:
 
 
 def _fault(
-    fault: Fault, answers: Answers, good: Sequence[Life], plan: Plan, advance: Callable[[int], None]
+    fault: Fault, answers: Answers, good: Sequence[EndedRequest], plan: Plan, advance: Callable[[int], None]
 ) -> dict[str, Any]:
     """Requests until the probe is off, spoilt from the start and after good ones, and until it is back."""
     start: list[int | None] = []
@@ -123,7 +123,7 @@ def _summary(found: Sequence[int | None]) -> dict[str, Any]:
 
 
 def _shift(
-    answers: Answers, good: Sequence[Life], factor: float, plan: Plan, advance: Callable[[int], None]
+    answers: Answers, good: Sequence[EndedRequest], factor: float, plan: Plan, advance: Callable[[int], None]
 ) -> dict[str, Any]:
     moved = [stretched(life, factor) for life in good] if factor != 1.0 else good
     (as_trained, before), (corrected, after) = (

@@ -1,5 +1,6 @@
 """What the service's tests share: a probe that is told what to answer, a lane, events, an engine's stream."""
 
+import math
 import os
 import queue
 import signal
@@ -22,7 +23,9 @@ from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.quality.monitor import QualityMonitor
+from trail.sidecar.requests.predictions import PredictionHistories
 from trail.sidecar.requests.stats import RunStats
+from trail.sidecar.requests.timeline import Ending
 from trail.sidecar.requests.tracker import RunningMean
 from trail.wire.board import BoardReader, BoardWriter
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, Kind, RingSpec
@@ -68,6 +71,18 @@ def started(key: int, slot: int, prompt_tokens: int = 5, **more: Any) -> Started
     return Started(
         key=key, request_id=f"r{key}", slot=slot, prompt_token_ids=tuple(range(prompt_tokens)), **more
     )
+
+
+def ending(output_tokens: int, **more: Any) -> Ending:
+    """An end of which nothing is known but what the test states."""
+    nothing = PredictionHistories(1, BINS.k).of(0, 0)
+    return Ending(
+        **{
+            "output_tokens": output_tokens, "preemptions": 0, "recomputed_tokens": 0, "finish_reason": "stop",
+            "limit": 0, "prompt_said": 0.0, "predictions": 0, "refined_mae": math.nan, "history": nothing,
+            "by_prompt": False, "policy": PolicySpec(), "generation": 1, **more,
+        }
+    )  # fmt: skip
 
 
 class Bench:

@@ -28,7 +28,7 @@ from trail.sidecar.api.server import (
     unix_services,
 )
 from trail.sidecar.config import SidecarConfig
-from trail.sidecar.history.decision_log import DecisionLog, LaneRecorder
+from trail.sidecar.history.decision_log import DecisionLog
 from trail.sidecar.history.watch import WATCHERS, WatchHub
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.counters import Metrics
@@ -174,7 +174,7 @@ class Sidecar:
                 quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
-            lane.lives.listeners.append(self.watch)
+            lane.timelines.listeners.append(self.watch)
         complete(
             self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
         )
@@ -185,8 +185,7 @@ class Sidecar:
             return
         decisions = DecisionLog(path, int(self.config.decision_log_mib * 2**20), self.lanes.values())
         for lane in self.lanes.values():
-            lane.recorder = LaneRecorder(lane.tracker.capacity, decisions)
-            lane.lives.listeners.append(lane.recorder)
+            lane.timelines.listeners.append(decisions)
         metrics = self.telemetry.metrics
         metrics.registry.register(StateCollector(DecisionMetrics(decisions), metrics.failures))
         decisions.start()
@@ -203,7 +202,7 @@ class Sidecar:
             log.error("no traces: %s; give --otlp-endpoint host:port and trail-serving[sidecar]", error)  # noqa: TRY400
             return
         for lane in self.lanes.values():
-            lane.lives.listeners.append(tracing)
+            lane.timelines.listeners.append(tracing)
         self.telemetry.metrics.registry.register(TraceCollector(tracing))
         tracing.start()
         self._closers.append(tracing.stop)

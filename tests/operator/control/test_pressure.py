@@ -14,7 +14,7 @@ from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.pressure import PressureMeter
 from trail.sidecar.redis.step_cost import StepCost, full_batch
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
-from trail.wire.lifecycle import Finished, Hello, Load, Started
+from trail.wire.lifecycle import Hello, Load, Started
 from trail.wire.redis_schema import PodReport, decode_report, encode_report
 
 
@@ -231,6 +231,6 @@ def test_a_finished_request_does_not_count_as_a_pause() -> None:
     scene.start(0, 10, 20.0)
     scene.see(0, 3)
     scene.passes(0.2)
-    scene.lane.tracker.finish(Finished(key=1, slot=0, output_tokens=4))
+    scene.lane.tracker.finish(1, output_tokens=4)
     scene.passes(5.0, 5)
     assert not scene.meter.report().gap_s > 0.3

@@ -5,16 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from service_kit import BINS, Bench, started, until, vector
 
 from trail.policy.spec import PolicySpec
 from trail.predict.online import Correction
-from trail.predict.quality import Life, QualitySnapshot, Standing, Verdict
+from trail.predict.quality import EndedRequest, QualitySnapshot, Standing, Verdict
 from trail.predict.rolling import Errors
+from trail.sidecar.quality.feed import judged_of
 from trail.sidecar.quality.monitor import AT_ONCE, Basis, Findings, QualityMonitor
-from trail.sidecar.requests.samples import SAMPLES, LifeSamples
 from trail.wire.frames import Kind
 from trail.wire.lifecycle import Finished
 
@@ -28,21 +26,23 @@ class Judging:
     """In place of `predict.quality.Quality`: notes what it is given, finds what it is told."""
 
     def __init__(self) -> None:
-        self.lives: list[Life] = []
+        self.requests: list[EndedRequest] = []
         self.standing = Standing()
         self.correction = Correction()
         self.verdicts: list[Verdict] = []
         self.fails: Exception | None = None
 
-    def take(self, lives: list[Life]) -> list[Verdict]:
+    def take(self, requests: list[EndedRequest]) -> list[Verdict]:
         if self.fails is not None:
             raise self.fails
-        self.lives += lives
+        self.requests += requests
         said, self.verdicts = self.verdicts, []
         return said
 
     def snapshot(self) -> QualitySnapshot:
-        return QualitySnapshot(finished=len(self.lives), standing=self.standing, correction=self.correction)
+        return QualitySnapshot(
+            finished=len(self.requests), standing=self.standing, correction=self.correction
+        )
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_an_end_hands_over_what_was_believed_along_the_way(
     run_request(bench, 11, 3, 21, "stop", 0, 5, 9)
     run_request(bench, 12, 3, 30, "length", 0)
     monitor.look()
-    one, cut = judging.lives
+    one, cut = judging.requests
     assert (one.length, one.ended, one.limit, one.prompt_said) == (21, True, 100, 33.0)
     assert one.ages.tolist() == [0, 5, 9]
     assert one.posteriors.shape == (3, BINS.k)
@@ -93,10 +93,10 @@ def test_a_burst_is_judged_in_the_order_of_arrival(
     for key in (13, 14, 12):  # the shortest end first
         bench.apply(Finished(key=key, slot=key, output_tokens=lengths[key], finish_reason="stop"))
         monitor.look()
-        assert judging.lives == []
+        assert judging.requests == []
     bench.apply(Finished(key=11, slot=11, output_tokens=90, finish_reason="stop"))
     monitor.look()
-    assert [life.length for life in judging.lives] == [90, 30, 10, 20]
+    assert [one.length for one in judging.requests] == [90, 30, 10, 20]
 
 
 @pytest.mark.parametrize("reason", ["abort", "", "error"])
@@ -105,7 +105,7 @@ def test_an_end_from_outside_says_nothing(
 ) -> None:
     run_request(bench, 11, 3, 21, reason, 0, 5)
     monitor.look()
-    assert judging.lives == []
+    assert judging.requests == []
 
 
 def test_requests_without_a_prediction_or_unknown_ones_say_nothing(
@@ -115,7 +115,7 @@ def test_requests_without_a_prediction_or_unknown_ones_say_nothing(
     bench.apply(started(12, 3), Finished(key=12, slot=3, output_tokens=4, finish_reason="stop"))
     bench.apply(Finished(key=99, slot=9, output_tokens=4, finish_reason="stop"))
     monitor.look()
-    assert [life.length for life in judging.lives] == [21]
+    assert [one.length for one in judging.requests] == [21]
 
 
 def test_an_untrusted_probe_leaves_the_prompts_prediction_counted_down(
@@ -190,7 +190,7 @@ def test_untrusted_prompts_are_noted_and_not_used(
     assert bench.board(3)[0]["initial"] == MEAN
     bench.apply(Finished(key=11, slot=3, output_tokens=9, finish_reason="stop"))
     monitor.look()
-    assert judging.lives[0].prompt_said == 500.0
+    assert judging.requests[0].prompt_said == 500.0
 
 
 def test_the_correction_stretches_the_next_predictions(bench: Bench, monitor: QualityMonitor) -> None:
@@ -213,7 +213,7 @@ def test_the_correction_stretches_the_next_initial_predictions(
     bench.lane.step()
     assert bench.board(4)[0]["initial"] == 49.5
     monitor.look()
-    assert judging.lives[0].prompt_said == 33.0, "judged by what it said itself"
+    assert judging.requests[0].prompt_said == 33.0, "judged by what it said itself"
 
 
 def test_the_gittins_index_is_that_of_the_corrected_distribution(
@@ -270,15 +270,16 @@ def test_an_error_in_judging_is_counted_and_changes_nothing(judging: Judging, be
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
     bench.lane.step()
-    life = monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
-    assert life is not None
+    bench.apply(Finished(11, 3, 8))
+    request = judged_of(bench.lane.timelines.ended[0])
+    assert request is not None
     for _ in range(2):
-        monitor.take([life])
-        until(lambda: not monitor._lives and failures)
+        monitor.take([request])
+        until(lambda: not monitor._requests and failures)
     judging.fails = None
     until(lambda: failures)
-    monitor.take([life])
-    until(lambda: judging.lives)
+    monitor.take([request])
+    until(lambda: judging.requests)
     assert monitor.findings == Findings()
     monitor.stop(5.0)
 
@@ -288,70 +289,39 @@ def test_the_end_of_a_burst_is_judged_in_parts(bench: Bench, judging: Judging) -
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
     bench.lane.step()
-    life = monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
-    assert life is not None
-    monitor.take([life] * (2 * AT_ONCE + 1))
+    bench.apply(Finished(11, 3, 8))
+    request = judged_of(bench.lane.timelines.ended[0])
+    assert request is not None
+    monitor.take([request] * (2 * AT_ONCE + 1))
     looks = []
     for _ in range(3):
         monitor.look()
-        looks.append(len(judging.lives))
+        looks.append(len(judging.requests))
     assert looks == [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1]
-    monitor.take([life] * (2 * AT_ONCE))
+    monitor.take([request] * (2 * AT_ONCE))
     monitor.start()
-    until(lambda: len(judging.lives) == 4 * AT_ONCE + 1)
+    until(lambda: len(judging.requests) == 4 * AT_ONCE + 1)
     monitor.stop(5.0)
 
 
-def test_a_request_ends_even_where_its_samples_cannot_be_read(
+def test_a_request_ends_even_where_it_cannot_be_judged(
     bench: Bench, monitor: QualityMonitor, judging: Judging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(slot: int, made: int) -> None:
-        raise RuntimeError("no")
-
-    monkeypatch.setattr(bench.lane.tracker.samples, "of", broken)
+    monkeypatch.setattr("trail.sidecar.quality.feed.judged_of", lambda _: 1 / 0)
     run_request(bench, 11, 3, 21, "stop", 0, 5)
     monitor.look()
-    assert judging.lives == []
+    assert judging.requests == []
     assert len(bench.lane.tracker) == 0
+    assert bench.lane.timelines.listener_failures == 1
     assert [record["request_id"] for record in bench.telemetry.stats.records] == ["r11"]
 
 
 def test_a_monitor_without_a_predictor_does_nothing(bench: Bench) -> None:
     monitor = QualityMonitor(None)
     monitor.start()
-    assert monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop")) is None
+    run_request(bench, 11, 3, 21, "stop", 0, 5)
+    monitor.take([one for timeline in bench.lane.timelines.ended if (one := judged_of(timeline))])
+    assert not monitor._requests
     monitor.look()
     monitor.stop(1.0)
     assert monitor.snapshot == QualitySnapshot()
-
-
-@given(st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 1000))
-@settings(deadline=None, max_examples=40)
-def test_samples_are_every_strideth_prediction(counts: list[int], seed: int) -> None:
-    """Requests of so many predictions, at random times, share two slots one after another."""
-    rng = np.random.default_rng(seed)
-    samples = LifeSamples(4, 3)
-    for turn in range(0, len(counts), 2):
-        slots = np.array([1, 3])[: len(counts[turn : turn + 2])]
-        wanted = counts[turn : turn + 2]
-        made = np.zeros(len(slots), np.int64)
-        ages: list[list[int]] = [[] for _ in slots]
-        while any(len(have) < want for have, want in zip(ages, wanted, strict=True)):
-            open_ones = [i for i in range(len(slots)) if len(ages[i]) < wanted[i]]
-            chosen = np.array([i for i in open_ones if rng.random() < 0.7], dtype=np.int64)
-            if not len(chosen):
-                continue
-            now = np.array([10 * len(ages[i]) for i in chosen])
-            posteriors = np.stack([np.full(3, age, np.float64) for age in now])
-            samples.take(slots[chosen], now, posteriors, made[chosen])
-            for i, age in zip(chosen, now, strict=True):
-                ages[i].append(int(age))
-                made[i] += 1
-        for i, slot in enumerate(slots):
-            stride = 1
-            while -(-wanted[i] // stride) > SAMPLES:
-                stride *= 2
-            kept, posteriors = samples.of(int(slot), int(made[i]))
-            assert kept.tolist() == ages[i][::stride]
-            assert posteriors[:, 0].tolist() == kept.tolist()
-            assert len(samples.of(int(slot), 0)[0]) == 0

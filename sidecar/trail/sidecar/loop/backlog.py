@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trail.sidecar.loop.pipeline import EngineLane
-from trail.sidecar.requests.timeline import Life
+from trail.sidecar.requests.timeline import RequestTimeline
 from trail.sidecar.requests.tracker import RequestTracker, Source
 
 
@@ -34,7 +34,7 @@ class Backlog:
 def backlog_of(lane: EngineLane) -> Backlog:
     """The backlog at present. May be called from any thread."""
     tracker, load = lane.tracker, lane.load
-    waiting, running = list(lane.lives.waiting()), list(lane.lives.running())
+    waiting, running = list(lane.timelines.waiting()), list(lane.timelines.running())
     return Backlog(
         engine=lane.engine,
         model=lane.hello.model if lane.hello is not None else "",
@@ -49,12 +49,12 @@ def backlog_of(lane: EngineLane) -> Backlog:
     )
 
 
-def _tokens(tracker: RequestTracker, lives: Iterable[Life]) -> float:
-    slots = np.array([life.slot for life in lives], dtype=np.int64)
+def _tokens(tracker: RequestTracker, timelines: Iterable[RequestTimeline]) -> float:
+    slots = np.array([timeline.slot for timeline in timelines], dtype=np.int64)
     if not len(slots):
         return 0.0
     # A request that the engine has carried on since its last prediction has that much less to go.
-    age = np.array([life.age for life in lives], dtype=np.float64)
+    age = np.array([timeline.age for timeline in timelines], dtype=np.float64)
     passed = np.maximum(age - tracker.age[slots], 0.0)
     left = np.maximum(tracker.remaining[slots] - passed, 0.0)
     return float(np.where(tracker.source[slots] != Source.NONE, left, tracker.mean.value).sum())

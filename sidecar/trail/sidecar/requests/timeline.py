@@ -1,7 +1,7 @@
-"""The life of a request, as traces, metrics, `trail explain` and `trail top` read it.
+"""The record of a request from its arrival to its end, which everything that tells of requests reads.
 
-A life is written by the loop's thread alone. Other threads may read it at any time: what they see is whole
-but for the moment that is just being added. Once `ended`, it never changes.
+It is written by the loop's thread alone. Other threads may read it at any time: what they see is whole but
+for the moment that is just being added. Once `ended`, it never changes.
 """
 
 import enum
@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from trail.policy.spec import PolicySpec
+from trail.sidecar.requests.predictions import PredictionHistory
 from trail.wire.lifecycle import Cause, Change, EngineSummary
 
 MOMENTS = 64
-"""Moments of a life that are kept, but for its end, which always is; later ones are counted."""
+"""Moments of a request that are kept, but for its end, which always is; later ones are counted."""
 
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -48,24 +50,35 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Ending:
-    """What is known of a request once it has ended.
+    """What is known of a request once it has ended. Lengths in tokens.
 
-    Tokens; `refined_mae` is the mean absolute error of its refined total lengths, NaN where none were made.
-    `policy` (as `parse_policy` reads it), `c` and `generation` were in force at its end.
+    `limit` is the most it could have generated (0: unknown), `prompt_said` what the prompt predictor gave for
+    its length (0: nothing). Of `predictions` refined ones `history` holds some or all; `refined_mae` is the
+    mean absolute error of their lengths, NaN without one. `by_prompt`: it was ranked by its prompt's
+    prediction counted down, and not by these. `policy` and `generation` were in force at its end.
     """
 
     output_tokens: int
+    preemptions: int
     recomputed_tokens: int
     finish_reason: str
+    limit: int
+    prompt_said: float
     predictions: int
     refined_mae: float
-    policy: str
-    c: float
+    history: PredictionHistory
+    by_prompt: bool
+    policy: PolicySpec
     generation: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the length is the request's own, so that prediction errors mean something."""
+        return self.finish_reason in ("stop", "length")
 
 
 @dataclass(slots=True)
-class Life:
+class RequestTimeline:
     """One request, from its arrival in this engine on.
 
     `arrival_s` is vLLM's own arrival time (wall clock), `wall_offset_ns` what turns CLOCK_MONOTONIC into the

@@ -9,7 +9,7 @@ from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.telemetry.engine_metrics import BacklogMetrics, EngineMetrics
 from trail.sidecar.telemetry.families import StateCollector
 from trail.sidecar.telemetry.quality_metrics import QualityMetrics
-from trail.sidecar.telemetry.request_metrics import LifeMetrics
+from trail.sidecar.telemetry.request_metrics import RequestMetrics
 from trail.sidecar.telemetry.state_metrics import FrameMetrics, PolicyMetrics
 
 
@@ -29,6 +29,6 @@ def complete(
         QualityMetrics(quality),
     ):
         metrics.registry.register(StateCollector(source, metrics.failures))
-    lives = LifeMetrics(metrics.registry, lambda: policy.current[0])
+    requests = RequestMetrics(metrics.registry, lambda: policy.current[0])
     for lane in lanes:
-        lane.lives.listeners.append(lives)
+        lane.timelines.listeners.append(requests)

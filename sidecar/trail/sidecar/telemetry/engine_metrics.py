@@ -62,9 +62,9 @@ class EngineMetrics:
         )  # fmt: skip
         for name, lane in lanes.items():
             generated.add_metric([name], lane.tracker.generated_tokens)
-            for cause, count in lane.lives.denied.copy().items():
+            for cause, count in lane.timelines.denied.copy().items():
                 denied.add_metric([name, cause.label], count)
-            observers.add_metric([name], lane.lives.listener_failures)
+            observers.add_metric([name], lane.timelines.listener_failures)
         yield from (generated, denied, observers)
         yield gauge(
             "trail_open_requests", "Open requests.", "engine",
@@ -72,7 +72,7 @@ class EngineMetrics:
         )  # fmt: skip
         yield gauge(
             "trail_protected_requests", "Running requests that are past their cut-off age.", "engine",
-            {name: sum(life.protected for life in lane.lives.running()) for name, lane in lanes.items()},
+            {name: sum(one.protected for one in lane.timelines.running()) for name, lane in lanes.items()},
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from trail.sidecar.logs import RateLimited, get_logger
 log = get_logger()
 
 
-class Source(Protocol):
+class MetricSource(Protocol):
     """Gives families of metrics of the present state, from any thread."""
 
     def families(self) -> Iterator[Metric]:
@@ -23,7 +23,7 @@ class Source(Protocol):
 class StateCollector(Collector):
     """A source as a registry asks for it. Where it fails, what came before is given, and other sources."""
 
-    def __init__(self, source: Source, failures: Counter) -> None:
+    def __init__(self, source: MetricSource, failures: Counter) -> None:
         """`failures` has the label `part`."""
         self._source = source
         self._failures = failures.labels(part="metrics")

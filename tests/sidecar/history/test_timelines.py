@@ -1,4 +1,4 @@
-"""What one engine's lives hold: of engines that report changes, of older ones, and of restarts."""
+"""What one engine's timelines hold: of engines that report changes, of older ones, and of restarts."""
 
 import math
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from service_kit import Bench, started, vector
 
 from trail.policy.spec import PolicySpec
-from trail.sidecar.history import timelines as lives_module
-from trail.sidecar.requests.timeline import Life, Moment, State
+from trail.sidecar.history import timelines as module
+from trail.sidecar.requests.timeline import Moment, RequestTimeline, State
 from trail.wire.frames import Kind
 from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Hello
 
@@ -21,17 +21,17 @@ class Kept:
     def __init__(self) -> None:
         self.told: list[tuple[str, Change]] = []
 
-    def moment(self, life: Life, moment: Moment) -> None:
-        self.told.append((life.request_id, moment.change))
+    def moment(self, timeline: RequestTimeline, moment: Moment) -> None:
+        self.told.append((timeline.request_id, moment.change))
 
 
-def changes(life: Life) -> list[Change]:
-    return [moment.change for moment in life.moments]
+def changes(timeline: RequestTimeline) -> list[Change]:
+    return [moment.change for moment in timeline.moments]
 
 
-def only(bench: Bench) -> Life:
-    (life,) = bench.lane.lives.open
-    return life
+def only(bench: Bench) -> RequestTimeline:
+    (timeline,) = bench.lane.timelines.open
+    return timeline
 
 
 def begin(bench: Bench, key: int, slot: int, queued_s: float = 1.0, **more: Any) -> None:
@@ -40,7 +40,7 @@ def begin(bench: Bench, key: int, slot: int, queued_s: float = 1.0, **more: Any)
 
 def test_a_request_from_its_arrival_to_its_end(bench: Bench) -> None:
     kept = Kept()
-    bench.lane.lives.listeners.append(kept)
+    bench.lane.timelines.listeners.append(kept)
     bench.policy.set(PolicySpec("trail", 0.5))
     begin(bench, 5, 2, arrival_time_s=1_000_000.5, trace_headers={"traceparent": "x"}, priority=3)
     bench.lane.tracker.set_prompt_prediction(5, 20.0)
@@ -49,33 +49,32 @@ def test_a_request_from_its_arrival_to_its_end(bench: Bench) -> None:
     bench.export((5, 5, Kind.PROMPT, vector(0, 1, 0, 0)))
     bench.apply(Changed(5, Change.FIRST_TOKEN, 4 * S, 1))
     bench.lane.step()
-    life = only(bench)
-    assert life.state == State.RUNNING
-    assert (life.initial, life.initial_source, life.cutoff) == (20.0, Cause.PROMPT, 10)
-    assert not life.protected
+    timeline = only(bench)
+    assert timeline.state == State.RUNNING
+    assert (timeline.initial, timeline.initial_source, timeline.cutoff) == (20.0, Cause.PROMPT, 10)
+    assert not timeline.protected
     bench.export((5, 5 + 11, Kind.TOKEN, vector(0, 1, 0, 0)))
     bench.lane.step()
-    assert life.protected
-    assert life.age == 11
-    assert math.isnan(life.refined)  # it may change yet
+    assert timeline.protected
+    assert timeline.age == 11
+    assert math.isnan(timeline.refined)  # it may change yet
     end = EngineSummary(S, 3 * S, 4 * S, 9 * S, 2 * S, 1, 0, 2, (Cause.RATIO,), 4)
     bench.apply(Finished(5, 2, 25, recomputed_tokens=6, summary=end))
-    assert changes(life) == [
+    assert changes(timeline) == [
         Change.ARRIVED, Change.PREDICTED, Change.ADMITTED, Change.FIRST_TOKEN, Change.PROTECTED, Change.ENDED,
     ]  # fmt: skip
-    assert kept.told == [("r5", change) for change in changes(life)]
-    assert life.ended
-    assert life.ending is not None
-    assert (life.ending.output_tokens, life.ending.recomputed_tokens, life.ending.policy) == (
-        25, 6, "trail-c0.5",
-    )  # fmt: skip
-    assert (life.ending.c, life.ending.generation) == (0.5, 2)
-    assert life.summary == end
-    assert life.refined > 11
-    assert (life.total_s, life.first_token_s, life.admission_s) == (8.5, 3.5, 2.0)
-    assert life.trace_headers == {"traceparent": "x"}
-    assert bench.lane.lives.open == []
-    assert list(bench.lane.lives.ended) == [life]
+    assert kept.told == [("r5", change) for change in changes(timeline)]
+    assert timeline.ended
+    ending = timeline.ending
+    assert ending is not None
+    assert (ending.output_tokens, ending.recomputed_tokens, ending.predictions) == (25, 6, 2)
+    assert (ending.policy.text, ending.generation) == ("trail-c0.5", 2)
+    assert timeline.summary == end
+    assert timeline.refined > 11
+    assert (timeline.total_s, timeline.first_token_s, timeline.admission_s) == (8.5, 3.5, 2.0)
+    assert timeline.trace_headers == {"traceparent": "x"}
+    assert bench.lane.timelines.open == []
+    assert list(bench.lane.timelines.ended) == [timeline]
 
 
 def test_a_better_initial_prediction_is_another_moment(bench: Bench) -> None:
@@ -99,13 +98,13 @@ def test_who_gave_way_to_whom_and_what_was_refused(bench: Bench) -> None:
         Changed(5, Change.PREEMPTED, 4 * S, 8, Cause.KV_FULL),
         Changed(77, Change.ADMITTED, 4 * S),
     )
-    lives = bench.lane.lives
-    first, second = lives.open
+    timelines = bench.lane.timelines
+    first, second = timelines.open
     assert [(m.cause, m.other) for m in second.moments[1:]] == [(Cause.PROTECTED, "r5"), (Cause.RATIO, "")]
     assert first.moments[1].other == "r6"
     assert second.summary.granted == 1
-    assert (lives.policy_preemptions, lives.memory_preemptions) == (1, 1)
-    assert lives.denied == {Cause.PROTECTED: 1, Cause.RATIO: 1}
+    assert (timelines.policy_preemptions, timelines.memory_preemptions) == (1, 1)
+    assert timelines.denied == {Cause.PROTECTED: 1, Cause.RATIO: 1}
 
 
 def test_the_prediction_at_a_moment_is_counted_down_to_it(bench: Bench) -> None:
@@ -124,12 +123,12 @@ def test_an_older_engine_reports_no_changes_and_running_shows_in_hidden_states(b
     assert only(bench).state == State.WAITING
     bench.export((5, 5, Kind.PROMPT, vector(0, 1, 0, 0)))
     bench.lane.step()
-    life = only(bench)
-    assert life.state == State.RUNNING
+    timeline = only(bench)
+    assert timeline.state == State.RUNNING
     bench.apply(Finished(5, 2, 9))
-    assert life.ended
-    assert math.isnan(life.queued_s)
-    assert math.isnan(life.first_token_s)
+    assert timeline.ended
+    assert math.isnan(timeline.queued_s)
+    assert math.isnan(timeline.first_token_s)
 
 
 def test_a_sidecar_that_came_later_says_so(bench: Bench) -> None:
@@ -139,18 +138,25 @@ def test_a_sidecar_that_came_later_says_so(bench: Bench) -> None:
     bench.apply(CLOCKS, started(5, 2, age=7, initial_prediction=30.0, summary=summary))
     bench.apply(started(6, 3, summary=EngineSummary(queued_ns=2 * S)))
     bench.lane.step()
-    first, second = bench.lane.lives.open
+    first, second = bench.lane.timelines.open
     assert changes(first) == [Change.FOUND, Change.PREDICTED]
     assert (first.state, first.initial_source, first.preemptions) == (State.RUNNING, Cause.ENGINE, 2)
     assert changes(second) == [Change.ARRIVED]
     bench.apply(Hello(engine=0))
-    assert bench.lane.lives.open == []
+    assert bench.lane.timelines.open == []
 
 
-def test_a_slot_taken_again_closes_the_life_whose_end_was_lost(bench: Bench) -> None:
+def test_a_slot_taken_again_closes_the_request_whose_end_was_lost(bench: Bench) -> None:
     begin(bench, 5, 2)
     begin(bench, 6, 2)
-    assert [life.request_id for life in bench.lane.lives.open] == ["r6"]
+    assert [timeline.request_id for timeline in bench.lane.timelines.open] == ["r6"]
+
+
+def test_a_request_that_is_sent_again_with_another_slot_is_one(bench: Bench) -> None:
+    begin(bench, 5, 2)
+    begin(bench, 5, 3)
+    begin(bench, 6, 2)
+    assert [(one.request_id, one.slot) for one in bench.lane.timelines.open] == [("r5", 3), ("r6", 2)]
 
 
 def test_protection_is_noted_once_and_only_where_the_policy_preempts(bench: Bench) -> None:
@@ -168,25 +174,27 @@ def test_protection_is_noted_once_and_only_where_the_policy_preempts(bench: Benc
     assert changes(only(bench)).count(Change.PROTECTED) == 1
 
 
-def test_ended_lives_are_bounded_and_found_by_id_or_its_beginning(bench: Bench) -> None:
-    for key in range(1, lives_module.ENDED_KEPT + 20):
+def test_ended_timelines_are_bounded_and_found_by_id_or_its_beginning(bench: Bench) -> None:
+    for key in range(1, module.ENDED_KEPT + 20):
         bench.apply(started(key, 1), Finished(key, 1, 3))
-    lives = bench.lane.lives
-    assert len(lives.ended) == lives_module.ENDED_KEPT
-    assert lives.ended_total == lives_module.ENDED_KEPT + 19
-    assert lives.find("x") == []
-    assert [life.request_id for life in lives.find("r101")] == ["r101"]  # though r1010 begins like it
-    assert len(lives.find("r5")) == 10 + 100  # r5 itself is gone
+    timelines = bench.lane.timelines
+    assert len(timelines.ended) == module.ENDED_KEPT
+    assert timelines.ended_total == module.ENDED_KEPT + 19
+    assert timelines.find("x") == []
+    assert [timeline.request_id for timeline in timelines.find("r101")] == [
+        "r101"
+    ]  # though r1010 begins like it
+    assert len(timelines.find("r5")) == 10 + 100  # r5 itself is gone
 
 
 def test_a_listener_that_fails_costs_a_counter(bench: Bench) -> None:
     class Failing:
-        def moment(self, life: Life, moment: Moment) -> None:
+        def moment(self, timeline: RequestTimeline, moment: Moment) -> None:
             raise RuntimeError("no")
 
     kept = Kept()
-    bench.lane.lives.listeners += [Failing(), kept]
+    bench.lane.timelines.listeners += [Failing(), kept]
     begin(bench, 5, 2)
-    assert len(bench.lane.lives.open) == 1
+    assert len(bench.lane.timelines.open) == 1
     assert kept.told == [("r5", Change.ARRIVED)]
-    assert bench.lane.lives.listener_failures == 1
+    assert bench.lane.timelines.listener_failures == 1

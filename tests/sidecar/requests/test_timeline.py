@@ -1,25 +1,25 @@
-"""A life from moment to moment, and what follows from it."""
+"""A timeline from moment to moment, and what follows from it."""
 
 import math
 
-from trail.sidecar.requests.timeline import MOMENTS, Life, Moment, State
+from trail.sidecar.requests.timeline import MOMENTS, Moment, RequestTimeline, State
 from trail.wire.lifecycle import Cause, Change, EngineSummary
 
 S = 10**9
 
 
-def life(**more: object) -> Life:
+def timeline(**more: object) -> RequestTimeline:
     fields = {
         "arrival_s": 1000.0,
         "wall_offset_ns": 999 * S,
         "summary": EngineSummary(queued_ns=1 * S),
         **more,
     }
-    return Life(0, 5, 2, "r5", 10, waiting_since_ns=S, **fields)  # type: ignore[arg-type]  # as the test likes
+    return RequestTimeline(0, 5, 2, "r5", 10, waiting_since_ns=S, **fields)  # type: ignore[arg-type]  # as the test likes
 
 
-def lived(*moments: Moment) -> Life:
-    one = life()
+def lived(*moments: Moment) -> RequestTimeline:
+    one = timeline()
     for moment in moments:
         one.add(moment)
     return one
@@ -58,7 +58,7 @@ def test_denials_are_kept_by_cause() -> None:
     assert one.summary.denied == (Cause.RATIO, Cause.PROTECTED)
 
 
-def test_a_life_is_bounded_and_its_end_is_never_left_out() -> None:
+def test_a_timeline_is_bounded_and_its_end_is_never_left_out() -> None:
     one = lived(Moment(S, Change.ARRIVED, 0))
     for i in range(200):
         one.add(Moment(i * S, Change.PREEMPTED, i, Cause.KV_FULL))
@@ -70,4 +70,4 @@ def test_a_life_is_bounded_and_its_end_is_never_left_out() -> None:
 
 
 def test_without_vllms_arrival_it_begins_in_the_queue() -> None:
-    assert life(arrival_s=0.0).starts_ns == 1000 * S
+    assert timeline(arrival_s=0.0).starts_ns == 1000 * S
