@@ -1,4 +1,4 @@
-"""What the service's tests share: a probe that is told what to answer, a lane, events, an engine's stream."""
+"""What the service's tests share: a probe that is told what to answer, a pipeline, an engine's stream."""
 
 import math
 import os
@@ -19,7 +19,7 @@ from trail.predict.bins import Bins, equal_bins
 from trail.predict.refine import Refiner
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.pending import Rows
-from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
+from trail.sidecar.loop.pipeline import EnginePipeline, Expected, Telemetry
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.quality.monitor import QualityMonitor
@@ -86,8 +86,8 @@ def ending(output_tokens: int, **more: Any) -> Ending:
 
 
 class Bench:
-    """A lane with its real ring and board, the worker's writer, and the engine's reader; time stands still
-    unless moved."""
+    """A pipeline with its real ring and board, the worker's writer, and the engine's reader; time stands
+    still unless moved."""
 
     def __init__(
         self,
@@ -103,22 +103,22 @@ class Bench:
         self.mean = RunningMean(30.0)
         board = BoardWriter.create(board_path(directory, 0), 16)
         ring = FrameReader.create(ring_path(directory, 0), RingSpec(HIDDEN, rows_per_frame=8, slots=16))
-        self.lane = EngineLane(
+        self.pipeline = EnginePipeline(
             0, board=board, ring=ring, expected=Expected(HIDDEN, LAYER), bins=BINS.k, mean=self.mean,
             policy=self.policy, telemetry=self.telemetry, epoch=7, quality=quality, clock=lambda: self.now_ns,
         )  # fmt: skip
         self.probe = probe or TellingProbe()
-        self.lane.predictor = Predictor(self.probe, Refiner(BINS))
+        self.pipeline.predictor = Predictor(self.probe, Refiner(BINS))
         self.writer = FrameWriter.attach(
             ring_path(directory, 0), hidden_size=HIDDEN, dtype="float32", layers=[LAYER]
         )
         self.reader = BoardReader.attach(board_path(directory, 0))
         self.steps = 0
-        self.lane.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,)), 1)
+        self.pipeline.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,)), 1)
 
     def apply(self, *events: Any) -> None:
         for event in events:
-            self.lane.apply(event, 1)
+            self.pipeline.apply(event, 1)
 
     def export(self, *items: tuple[int, int, Kind, np.ndarray], layer: int = LAYER) -> None:
         """The worker exports one step's rows."""
@@ -140,7 +140,7 @@ class Bench:
     def close(self) -> None:
         self.writer.close()
         self.reader.close()
-        self.lane.close()
+        self.pipeline.close()
 
 
 class EngineStream:

@@ -33,7 +33,7 @@ from trail.sidecar.history.watch import WATCHERS, WatchHub
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.loop import Inbox, SidecarLoop
-from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
+from trail.sidecar.loop.pipeline import EnginePipeline, Expected, Telemetry
 from trail.sidecar.loop.policy_box import PolicyBox, policy_label
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.loop.prompting import PromptPredictorLike, PromptState, PromptWorker
@@ -93,7 +93,7 @@ class Sidecar:
         self.health = Health()
         self.inbox = Inbox()
         self.watch = WatchHub()
-        self.lanes: dict[int, EngineLane] = {}
+        self.pipelines: dict[int, EnginePipeline] = {}
         self.metrics_port: int | None = None
         self.prompts: PromptWorker | None = None
         self._control = self._make_control()
@@ -110,7 +110,7 @@ class Sidecar:
         sys.setswitchinterval(_SWITCH_S)
         gc.disable()
         self._closers.append(DirectoryLock(self.config.directory).release)
-        self._make_lanes()
+        self._make_pipelines()
         self._log_decisions()
         self.quality.start()
         self._closers.append(lambda: self.quality.stop(0.3))
@@ -137,7 +137,9 @@ class Sidecar:
         """Serving means: the loop goes round, and no engine's predictions are off."""
         loop = self._loop
         alive = loop is not None and time.monotonic_ns() - loop.last_round_ns < _HANG_NS
-        self.health.set(serving=alive and all(lane.problem is None for lane in self.lanes.values()))
+        self.health.set(
+            serving=alive and all(pipeline.problem is None for pipeline in self.pipelines.values())
+        )
 
     def close(self) -> None:
         """Stops everything in the reverse order of its start and removes files and socket."""
@@ -149,7 +151,7 @@ class Sidecar:
             except Exception:
                 log.exception("while stopping")
 
-    def _make_lanes(self) -> None:
+    def _make_pipelines(self) -> None:
         manifest, config = self.manifest, self.config
         epoch = secrets.randbits(63) | 1
         for engine in range(config.engines):
@@ -161,7 +163,7 @@ class Sidecar:
                 spec = RingSpec(manifest.hidden_size, config.ring_rows_per_frame, config.ring_slots)
                 ring = FrameReader.create(ring_path(config.directory, engine), spec)
                 self._closers.append(lambda ring=ring: ring.close(unlink=True))  # type: ignore[misc]  # bound early
-            lane = self.lanes[engine] = EngineLane(
+            pipeline = self.pipelines[engine] = EnginePipeline(
                 engine,
                 board=board,
                 ring=ring,
@@ -174,18 +176,22 @@ class Sidecar:
                 quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
-            lane.timelines.listeners.append(self.watch)
+            pipeline.timelines.listeners.append(self.watch)
         complete(
-            self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality
+            self.telemetry.metrics,
+            self.pipelines.values(),
+            self.policy,
+            lambda: self.mean.value,
+            self.quality,
         )
 
     def _log_decisions(self) -> None:
         path = self.config.decision_log
         if path is None:
             return
-        decisions = DecisionLog(path, int(self.config.decision_log_mib * 2**20), self.lanes.values())
-        for lane in self.lanes.values():
-            lane.timelines.listeners.append(decisions)
+        decisions = DecisionLog(path, int(self.config.decision_log_mib * 2**20), self.pipelines.values())
+        for pipeline in self.pipelines.values():
+            pipeline.timelines.listeners.append(decisions)
         metrics = self.telemetry.metrics
         metrics.registry.register(StateCollector(DecisionMetrics(decisions), metrics.failures))
         decisions.start()
@@ -201,8 +207,8 @@ class Sidecar:
         except Exception as error:  # noqa: BLE001 - scheduling matters more than its traces
             log.error("no traces: %s; give --otlp-endpoint host:port and trail-serving[sidecar]", error)  # noqa: TRY400
             return
-        for lane in self.lanes.values():
-            lane.timelines.listeners.append(tracing)
+        for pipeline in self.pipelines.values():
+            pipeline.timelines.listeners.append(tracing)
         self.telemetry.metrics.registry.register(TraceCollector(tracing))
         tracing.start()
         self._closers.append(tracing.stop)
@@ -278,7 +284,11 @@ class Sidecar:
         self._closers.append(pushes.stop)
 
     def _models(self) -> dict[str, str]:
-        return {str(lane.engine): lane.hello.model for lane in self.lanes.values() if lane.hello is not None}
+        return {
+            str(pipeline.engine): pipeline.hello.model
+            for pipeline in self.pipelines.values()
+            if pipeline.hello is not None
+        }
 
     def _load(self) -> None:
         if self.manifest is None or self.config.predictor is None:
@@ -295,8 +305,8 @@ class Sidecar:
         if manifest.layer is not None:
             large = manifest.hidden_size >= MEASURED_FROM
             probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
-            for lane in self.lanes.values():
-                lane.predictor = Predictor(probe, refiner)
+            for pipeline in self.pipelines.values():
+                pipeline.predictor = Predictor(probe, refiner)
 
         def load() -> PromptPredictorLike | None:
             prompt = load_prompt(path, manifest)
@@ -328,7 +338,7 @@ class Sidecar:
         return threads
 
     def _start_loop(self) -> None:
-        loop = SidecarLoop(self.lanes, self.inbox, self.prompts, self.telemetry.metrics)
+        loop = SidecarLoop(self.pipelines, self.inbox, self.prompts, self.telemetry.metrics)
         thread = threading.Thread(target=loop.run, args=(self._stop,), name="trail-loop", daemon=True)
 
         def stop() -> None:
@@ -355,7 +365,7 @@ class Sidecar:
         except ImportError as error:
             log.error("c is not tuned: %s; install trail-serving[sidecar]", error)  # noqa: TRY400 - says it all
             return
-        meter = PressureMeter(self.lanes.values(), self.policy, lambda: link.generation)
+        meter = PressureMeter(self.pipelines.values(), self.policy, lambda: link.generation)
         link = RedisLink(
             self.config.redis,
             report=meter.report,
@@ -375,18 +385,20 @@ class Sidecar:
             m = self.manifest
             info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
         return ControlService(
-            self.lanes, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
+            self.pipelines, self.policy, info, lambda: self.prompts.state.value if self.prompts else ""
         )
 
     def _observe(self) -> ObserveService:
-        return ObserveService(self.lanes, self.policy, self.watch, self._control.description, self.config.pod)
+        return ObserveService(
+            self.pipelines, self.policy, self.watch, self._control.description, self.config.pod
+        )
 
     def _ranking(self) -> RankingService:
         return RankingService(self.policy, lambda: self.mean.value, self._pace)
 
     def _pace(self) -> tuple[float, float]:
         """How long the longest queue of an engine is, and the longest time of a token, in seconds."""
-        paces = [lane.pace for lane in self.lanes.values()]
+        paces = [pipeline.pace for pipeline in self.pipelines.values()]
         return max(p.wait_s for p in paces), max(p.token_s for p in paces)
 
 

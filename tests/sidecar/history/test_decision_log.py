@@ -23,8 +23,8 @@ SECRET = 31_337
 
 
 def attach(bench: Bench, path: Path, limit: int = 1 << 20) -> DecisionLog:
-    decisions = DecisionLog(path, limit, [bench.lane])
-    bench.lane.timelines.listeners.append(decisions)
+    decisions = DecisionLog(path, limit, [bench.pipeline])
+    bench.pipeline.timelines.listeners.append(decisions)
     return decisions
 
 
@@ -35,12 +35,12 @@ def serve_one(bench: Bench, key: int, slot: int, tokens: int) -> None:
         started(key, slot, prompt_tokens=5, arrival_time_s=1_000_000.5, summary=EngineSummary(queued_ns=S)),
         Changed(key, Change.ADMITTED, 2 * S),
     )
-    bench.lane.tracker.set_prompt_prediction(key, 40.0)
+    bench.pipeline.tracker.set_prompt_prediction(key, 40.0)
     bench.export((key, 5, Kind.PROMPT, vector(0, 0, 1, 0)))
-    bench.lane.step()
+    bench.pipeline.step()
     for age in range(1, tokens):
         bench.export((key, 5 + age, Kind.TOKEN, vector(0, 0, 1, 0)))
-        bench.lane.step()
+        bench.pipeline.step()
     summary = EngineSummary(S, 2 * S, 3 * S, 9 * S, S, memory_preemptions=1)
     bench.apply(Finished(key, slot, tokens, recomputed_tokens=6, summary=summary))
 
@@ -88,7 +88,7 @@ def test_nothing_of_a_prompt_is_in_it(bench: Bench, tmp_path: Path) -> None:
         Hello(0, hidden_size=8, layers=(2,)),
         type(event)(key=7, request_id="r7", slot=3, prompt_token_ids=(SECRET,) * 9),
     )
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(Finished(7, 3, 4))
     decisions.start()
     until(lambda: decisions.written == 1)
@@ -131,7 +131,7 @@ def test_a_slot_that_is_taken_again_begins_anew(bench: Bench, tmp_path: Path) ->
 
 
 def test_steps_are_told_every_second(bench: Bench, tmp_path: Path) -> None:
-    decisions = DecisionLog(tmp_path / "x", 1 << 20, [bench.lane])
+    decisions = DecisionLog(tmp_path / "x", 1 << 20, [bench.pipeline])
     bench.apply(Load(steps_total=100, running=3, waiting=2, kv_usage=0.5))
     assert list(decisions._loads(10.0)) == []
     bench.apply(Load(steps_total=150, running=4, waiting=1, kv_usage=0.25))
@@ -179,7 +179,7 @@ def test_a_disk_that_cannot_be_written_costs_the_lines_alone(
     until(lambda: decisions.dropped == 2)
     decisions.close()
     assert decisions.written == 0
-    assert bench.lane.timelines.listener_failures == 0
+    assert bench.pipeline.timelines.listener_failures == 0
 
 
 def test_a_full_queue_drops_and_counts(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

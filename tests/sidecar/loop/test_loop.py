@@ -50,7 +50,7 @@ def failures(metrics: Metrics, part: str) -> float:
 
 def make_loop(bench: Bench, prompts: PromptWorker | None = None) -> tuple[SidecarLoop, Inbox]:
     inbox = Inbox()
-    return SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics), inbox
+    return SidecarLoop({0: bench.pipeline}, inbox, prompts, bench.telemetry.metrics), inbox
 
 
 @contextmanager
@@ -208,10 +208,10 @@ def test_a_burst_that_takes_long_to_hear_of_does_not_silence_the_heartbeat(
 
     def slow(event: object, session: int) -> None:
         time.sleep(1.5 * BEAT_S)
-        beats.append(bench.lane.beat_ns)
+        beats.append(bench.pipeline.beat_ns)
 
-    bench.lane._clock = time.monotonic_ns
-    monkeypatch.setattr(bench.lane, "apply", slow)
+    bench.pipeline._clock = time.monotonic_ns
+    monkeypatch.setattr(bench.pipeline, "apply", slow)
     inbox.put(Delivery(0, 1, tuple(started(key, key) for key in range(1, 5))), timeout_s=1)
     loop.step()
     assert len(set(beats)) == 4, "one between any two events"
@@ -221,10 +221,10 @@ def test_a_loop_that_fails_does_not_beat_for_what_it_hears(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, inbox = make_loop(bench)
-    monkeypatch.setattr(bench.lane, "step", lambda: 1 / 0)
+    monkeypatch.setattr(bench.pipeline, "step", lambda: 1 / 0)
     loop.step()
-    beat_ns = bench.lane.beat_ns
-    monkeypatch.setattr(bench.lane, "apply", lambda *_: time.sleep(1.5 * BEAT_S))
+    beat_ns = bench.pipeline.beat_ns
+    monkeypatch.setattr(bench.pipeline, "apply", lambda *_: time.sleep(1.5 * BEAT_S))
     inbox.put(Delivery(0, 1, (started(1, 1), started(2, 2))), timeout_s=1)
     loop.step()
-    assert bench.lane.beat_ns == beat_ns
+    assert bench.pipeline.beat_ns == beat_ns

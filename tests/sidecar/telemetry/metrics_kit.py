@@ -48,12 +48,12 @@ def manifest() -> Manifest:
 
 
 class Served(Bench):
-    """A lane whose metrics are all there, and an engine's side of the story. Times in seconds."""
+    """A pipeline whose metrics are all there, and an engine's side of the story. Times in seconds."""
 
     def __init__(self, directory: Path, spec: PolicySpec = ADAPTIVE) -> None:
         self.monitor = QualityMonitor(Quality(manifest(), fit_from=2), has_prompt=True)
         super().__init__(directory, spec, quality=self.monitor)
-        complete(self.telemetry.metrics, [self.lane], self.policy, lambda: self.mean.value, self.monitor)
+        complete(self.telemetry.metrics, [self.pipeline], self.policy, lambda: self.mean.value, self.monitor)
         self.registry = self.telemetry.metrics.registry
         hello = Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,), model="example/small", vllm_version="9")
         self.apply(hello, Clocks(0, WALL_S * S))
@@ -62,8 +62,8 @@ class Served(Bench):
         """A request enters the queue in the slot of its key."""
         queued = EngineSummary(queued_ns=int(at_s * S))
         self.apply(started(key, key, prompt_tokens, arrival_time_s=WALL_S + at_s, summary=queued))
-        self.lane.tracker.set_prompt_prediction(key, predicted)
-        self.lane.step()
+        self.pipeline.tracker.set_prompt_prediction(key, predicted)
+        self.pipeline.step()
 
     def change(self, key: int, change: Change, at_s: float, **more: Any) -> None:
         self.apply(Changed(key, change, int(at_s * S), **more))
@@ -73,7 +73,7 @@ class Served(Bench):
         middle = BINS.midpoints
         share = np.clip(1 - np.abs(middle - remaining) / (middle[1] - middle[0]), 0.05, None)
         self.export((key, 5 + age, Kind.TOKEN if age else Kind.PROMPT, vector(*share)))
-        self.lane.step()
+        self.pipeline.step()
 
     def finish(self, key: int, tokens: int, reason: str = "stop", **summary: float) -> None:
         """It ends; `summary` in seconds: queued, admitted, first_token, ended, waited."""
@@ -110,7 +110,7 @@ def play(served: Served) -> None:
     served.finish(2, 1, "abort", queued=1.5, admitted=3.0, first_token=3.5, ended=4.0, waited=1.5)
     served.load(waiting=1, running=2, kv_usage=0.5, preemptions_total=1, steps_total=40)
     served.arrive(3, 9.0, 16.0)
-    served.lane.counters.ignored["layer"] = 1
+    served.pipeline.counters.ignored["layer"] = 1
     served.monitor.look()
     served.telemetry.metrics.failures.labels(part="loop").inc()
     served.telemetry.metrics.prompt_seconds.observe(0.01)

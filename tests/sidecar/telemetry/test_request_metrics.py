@@ -153,7 +153,7 @@ def test_a_heartbeat_gets_older(served: Served) -> None:
     age_s = served.value("trail_heartbeat_age_seconds", engine="0")
     assert age_s is not None
     served.now_ns -= 5 * S
-    served.lane.step()
+    served.pipeline.step()
     later_s = served.value("trail_heartbeat_age_seconds", engine="0")
     assert later_s is not None
     assert later_s >= age_s + 4

@@ -11,7 +11,7 @@ import numpy as np
 from trail.sidecar.api.messages import backlog_message, moment_message, timeline_message
 from trail.sidecar.history.watch import WATCHERS, WatchHub
 from trail.sidecar.loop.backlog import backlog_of
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.requests.timeline import RequestTimeline
 from trail.sidecar.requests.tracker import Source
@@ -27,14 +27,14 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
 
     def __init__(
         self,
-        lanes: Mapping[int, EngineLane],
+        pipelines: Mapping[int, EnginePipeline],
         policy: PolicyBox,
         watch: WatchHub,
         describe: Callable[[], Any],
         pod: str = "",
     ) -> None:
         """`describe` gives the sidecar's `Description`."""
-        self._lanes = lanes
+        self._pipelines = pipelines
         self._policy = policy
         self._watch = watch
         self._describe = describe
@@ -76,7 +76,9 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "request_id is empty; give vLLM's id of a request"
             )
-        found = [timeline for lane in self._lanes.values() for timeline in lane.timelines.find(wanted)]
+        found = [
+            timeline for pipeline in self._pipelines.values() for timeline in pipeline.timelines.find(wanted)
+        ]
         exact = [timeline for timeline in found if timeline.request_id == wanted]
         found = exact or found
         if not found:
@@ -96,7 +98,7 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
     def Backlog(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
         """Predicted work, by engine."""
         return trail_pb2.BacklogResponse(
-            engines=[backlog_message(backlog_of(lane)) for lane in self._lanes.values()]
+            engines=[backlog_message(backlog_of(pipeline)) for pipeline in self._pipelines.values()]
         )
 
     def Snapshot(self, request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
@@ -108,15 +110,15 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
             policy_text=self._policy.current[0].text,
             policy_reason=self._policy.reason,
             pod=self._pod,
-            engines=[self._engine(lane, most) for lane in self._lanes.values()],
+            engines=[self._engine(pipeline, most) for pipeline in self._pipelines.values()],
         )
 
-    def _engine(self, lane: EngineLane, most: int) -> Any:
-        timelines = lane.timelines
+    def _engine(self, pipeline: EnginePipeline, most: int) -> Any:
+        timelines = pipeline.timelines
         running = list(timelines.running())
         snapshot = trail_pb2.EngineSnapshot(
-            engine=lane.engine,
-            backlog=backlog_message(backlog_of(lane)),
+            engine=pipeline.engine,
+            backlog=backlog_message(backlog_of(pipeline)),
             ended_total=timelines.ended_total,
             policy_preemptions_total=timelines.policy_preemptions,
             memory_preemptions_total=timelines.memory_preemptions,
@@ -125,7 +127,9 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
         )
         if most:
             remaining = np.where(
-                lane.tracker.source != Source.NONE, lane.tracker.remaining, lane.tracker.mean.value
+                pipeline.tracker.source != Source.NONE,
+                pipeline.tracker.remaining,
+                pipeline.tracker.mean.value,
             )
             waiting = sorted(timelines.waiting(), key=lambda one: (not one.protected, remaining[one.slot]))
             snapshot.waiting.extend(self._messages(waiting[:most]))
@@ -138,7 +142,7 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
 
     def _message(self, timeline: RequestTimeline, *, moments: bool = True) -> Any:
         age, remaining, slot = 0, math.nan, timeline.slot
-        tracker = self._lanes[timeline.engine].tracker
+        tracker = self._pipelines[timeline.engine].tracker
         if not timeline.ended and int(tracker.key[slot]) == timeline.key:
             age = max(int(tracker.seen[slot]), 0)
             if tracker.source[slot] != Source.NONE:

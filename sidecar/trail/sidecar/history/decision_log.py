@@ -38,7 +38,7 @@ _PAUSE_S = 0.25
 log = get_logger()
 
 
-class Lane(Protocol):
+class Pipeline(Protocol):
     """What the log reads of an engine."""
 
     engine: int
@@ -53,10 +53,10 @@ class DecisionLog:
     disk that cannot be written costs the lines and one message.
     """
 
-    def __init__(self, path: Path, limit_bytes: int, lanes: Iterable[Lane]) -> None:
+    def __init__(self, path: Path, limit_bytes: int, pipelines: Iterable[Pipeline]) -> None:
         self.dropped = 0
         self.written = 0
-        self._lanes = list(lanes)
+        self._pipelines = list(pipelines)
         self._file = RotatingFile(path, limit_bytes, self._head)
         self._queue: queue.Queue[RequestTimeline] = queue.Queue(QUEUE_SIZE)
         self._stop = threading.Event()
@@ -120,23 +120,23 @@ class DecisionLog:
 
     def _introduce(self) -> None:
         """Writes what engines say of themselves, where it is new. Raises OSError."""
-        for lane in self._lanes:
-            hello = lane.hello
-            if hello is not None and self._hellos.get(lane.engine) != hello:
+        for pipeline in self._pipelines:
+            hello = pipeline.hello
+            if hello is not None and self._hellos.get(pipeline.engine) != hello:
                 self._file.write(_line(_engine_record(hello)))
-                self._hellos[lane.engine] = hello
+                self._hellos[pipeline.engine] = hello
 
     def _loads(self, now_s: float) -> Iterable[Mapping[str, Any]]:
-        for lane in self._lanes:
-            load = lane.load
-            before_s, steps = self._seen.get(lane.engine, (now_s, load.steps_total))
-            if lane.engine in self._seen and now_s - before_s < LOAD_EVERY_S:
+        for pipeline in self._pipelines:
+            load = pipeline.load
+            before_s, steps = self._seen.get(pipeline.engine, (now_s, load.steps_total))
+            if pipeline.engine in self._seen and now_s - before_s < LOAD_EVERY_S:
                 continue
-            self._seen[lane.engine] = (now_s, load.steps_total)
+            self._seen[pipeline.engine] = (now_s, load.steps_total)
             if load.steps_total > steps:
                 yield {
                     "kind": "load",
-                    "engine": lane.engine,
+                    "engine": pipeline.engine,
                     "at_s": round(now_s, 3),
                     "seconds": round(now_s - before_s, 3),
                     "steps": load.steps_total - steps,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.requests.timeline import RequestTimeline
 from trail.sidecar.requests.tracker import RequestTracker, Source
 
@@ -31,21 +31,21 @@ class Backlog:
     ordering: bool
 
 
-def backlog_of(lane: EngineLane) -> Backlog:
+def backlog_of(pipeline: EnginePipeline) -> Backlog:
     """The backlog at present. May be called from any thread."""
-    tracker, load = lane.tracker, lane.load
-    waiting, running = list(lane.timelines.waiting()), list(lane.timelines.running())
+    tracker, load = pipeline.tracker, pipeline.load
+    waiting, running = list(pipeline.timelines.waiting()), list(pipeline.timelines.running())
     return Backlog(
-        engine=lane.engine,
-        model=lane.hello.model if lane.hello is not None else "",
+        engine=pipeline.engine,
+        model=pipeline.hello.model if pipeline.hello is not None else "",
         waiting_requests=len(waiting),
         running_requests=len(running),
         waiting_tokens=_tokens(tracker, waiting),
         running_tokens=_tokens(tracker, running),
-        tokens_per_s=len(running) / lane.pace.token_s if lane.pace.token_s > 0 else 0.0,
-        wait_s=lane.pace.wait_s,
+        tokens_per_s=len(running) / pipeline.pace.token_s if pipeline.pace.token_s > 0 else 0.0,
+        wait_s=pipeline.pace.wait_s,
         kv_usage=load.kv_usage,
-        ordering=lane.ordering,
+        ordering=pipeline.ordering,
     )
 
 

@@ -46,7 +46,7 @@ class Telemetry:
     stats: RunStats
 
 
-class EngineLane:
+class EnginePipeline:
     """Events and frames in, ranks out. Used by one thread; others may read its counters.
 
     `problem` says in a sentence why no predictions are made for this engine, None when all is well; the

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.step_cost import StepCost, full_batch
 from trail.sidecar.requests.tracker import UNSEEN
@@ -22,16 +22,16 @@ _TOTALS = ("steps_total", "recomputed_tokens_total", "preemptions_total", "polic
 class EngineMeter:
     """Totals of one engine core, counted from sample to sample."""
 
-    def __init__(self, lane: EngineLane) -> None:
-        self.lane = lane
+    def __init__(self, pipeline: EnginePipeline) -> None:
+        self.pipeline = pipeline
         self.cost = StepCost()
-        capacity = lane.tracker.capacity
+        capacity = pipeline.tracker.capacity
         self._key = np.zeros(capacity, np.uint64)
         self._seen = np.full(capacity, UNSEEN, np.int64)
         self._since_s = np.zeros(capacity)
         self._moved_s = np.zeros(capacity)
-        self._load = lane.load
-        self._generated = lane.tracker.generated_tokens
+        self._load = pipeline.load
+        self._generated = pipeline.tracker.generated_tokens
         self._sampled_s = math.nan
         self.clear()
 
@@ -45,7 +45,7 @@ class EngineMeter:
 
     def sample(self, now_s: float) -> None:
         """Counts what has happened since the sample before."""
-        load, tracker = self.lane.load, self.lane.tracker
+        load, tracker = self.pipeline.load, self.pipeline.tracker
         prefilled = self._look(now_s)
         generated = tracker.generated_tokens
         made = max(generated - self._generated, 0)
@@ -68,7 +68,7 @@ class EngineMeter:
 
     def _look(self, now_s: float) -> int:
         """Notes who came, who got a first token and who pauses; prompt tokens of those that got theirs."""
-        tracker = self.lane.tracker
+        tracker = self.pipeline.tracker
         key, seen = tracker.key.copy(), tracker.seen.copy()
         other = key != self._key
         self._since_s[other] = self._moved_s[other] = now_s
@@ -90,13 +90,13 @@ class PressureMeter:
 
     def __init__(
         self,
-        lanes: Iterable[EngineLane],
+        pipelines: Iterable[EnginePipeline],
         policy: PolicyBox,
         generation: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`generation` is that of the c in force, 0 where it is no operator's."""
-        self._engines = [EngineMeter(lane) for lane in lanes]
+        self._engines = [EngineMeter(pipeline) for pipeline in pipelines]
         self._policy = policy
         self._generation = generation
         self._clock = clock
@@ -123,7 +123,7 @@ class PressureMeter:
             interval_s=elapsed_s,
             waiting=sum(engine.waiting_s for engine in engines) / elapsed_s,
             running=sum(engine.running_s for engine in engines) / elapsed_s,
-            usage=min(max((engine.lane.load.kv_usage for engine in engines), default=0.0), 1.0),
+            usage=min(max((engine.pipeline.load.kv_usage for engine in engines), default=0.0), 1.0),
             free_blocks=_free_blocks(engines),
             generated_s=sum(engine.generated for engine in engines) / elapsed_s,
             recomputed_s=rate("recomputed_tokens_total"),
@@ -137,7 +137,7 @@ class PressureMeter:
             gap_s=max((e.gap_s for e in engines if math.isfinite(e.gap_s)), default=math.nan),
             c=self._policy.current[0].c,
             generation=self._generation(),
-            falling_back=sum(not engine.lane.ordering for engine in engines),
+            falling_back=sum(not engine.pipeline.ordering for engine in engines),
         )
         self._begun_s = now_s
         for engine in engines:
@@ -152,7 +152,7 @@ def _grown(before: int, now: int) -> int:
 
 def _answer_tokens(engines: list[EngineMeter]) -> float:
     """The running mean of initial predictions, which all engines share."""
-    mean = engines[0].lane.tracker.mean.value if engines else 0.0
+    mean = engines[0].pipeline.tracker.mean.value if engines else 0.0
     return mean if mean > 0 else math.nan
 
 
@@ -162,7 +162,7 @@ def _median(values: list[float]) -> float:
 
 
 def _cost(engine: EngineMeter, prompt_tokens: float, answer_tokens: float) -> float:
-    hello = engine.lane.hello
+    hello = engine.pipeline.hello
     if hello is None:
         return math.nan
     kv_tokens = float(hello.kv_blocks * hello.block_size_tokens)
@@ -171,22 +171,24 @@ def _cost(engine: EngineMeter, prompt_tokens: float, answer_tokens: float) -> fl
 
 def _prefix_cache(engines: list[EngineMeter]) -> float:
     """1 where every engine that says so keeps blocks, 0 where one does not; NaN where none says."""
-    said = [engine.lane.hello.prefix_caching for engine in engines if engine.lane.hello is not None]
+    said = [engine.pipeline.hello.prefix_caching for engine in engines if engine.pipeline.hello is not None]
     known = [value for value in said if value is not None]
     return float(all(known)) if known else math.nan
 
 
 def _free_blocks(engines: list[EngineMeter]) -> float:
     known = [
-        (1.0 - engine.lane.load.kv_usage) * engine.lane.hello.kv_blocks
+        (1.0 - engine.pipeline.load.kv_usage) * engine.pipeline.hello.kv_blocks
         for engine in engines
-        if engine.lane.hello is not None and engine.lane.hello.kv_blocks > 0
+        if engine.pipeline.hello is not None and engine.pipeline.hello.kv_blocks > 0
     ]
     return max(sum(known), 0.0) if known else math.nan
 
 
 def _prompt_tokens(engines: list[EngineMeter]) -> float:
-    prompts = [engine.lane.tracker.prompt_tokens[engine.lane.tracker.open_slots()] for engine in engines]
+    prompts = [
+        engine.pipeline.tracker.prompt_tokens[engine.pipeline.tracker.open_slots()] for engine in engines
+    ]
     together = np.concatenate(prompts) if prompts else np.zeros(0)
     return float(together.mean()) if len(together) else math.nan
 

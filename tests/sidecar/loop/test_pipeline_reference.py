@@ -158,7 +158,7 @@ def play(bench: Bench, slow: SlowSidecar, action: tuple[str, Any]) -> None:
         bench.apply(Finished(key=what, slot=0, output_tokens=7))
         slow.open.pop(what, None)
     elif kind == "prompt":
-        bench.lane.tracker.set_prompt_prediction(*what)
+        bench.pipeline.tracker.set_prompt_prediction(*what)
         request = slow.open.get(what[0])
         if request is not None and request.source < 2:
             slow.set_initial(request, what[1], 2)
@@ -193,13 +193,13 @@ def test_board_is_that_of_the_slow_reference(history: list[tuple[str, Any]], eve
     assert list(BINS.midpoints) == MIDPOINTS
     with tempfile.TemporaryDirectory() as directory:
         bench, slow = Bench(Path(directory)), SlowSidecar()
-        bench.lane.step()
+        bench.pipeline.step()
         try:
             for action in history:
                 play(bench, slow, action)
                 if every_action or action[0] == "frame":
-                    bench.lane.step()
-            bench.lane.step()
+                    bench.pipeline.step()
+            bench.pipeline.step()
             spec, generation = bench.policy.current
             header = bench.header()
             assert (header.generation, header.c, header.order) == (generation, spec.c, spec.name != "fcfs")

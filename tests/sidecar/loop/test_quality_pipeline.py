@@ -62,10 +62,10 @@ def bench(make_bench: MakeBench, monitor: QualityMonitor) -> Bench:
 
 def run_request(bench: Bench, key: int, slot: int, output: int, reason: str, *ages: int) -> None:
     bench.apply(started(key, slot, max_tokens=100))
-    bench.lane.tracker.set_prompt_prediction(key, 33.0)
+    bench.pipeline.tracker.set_prompt_prediction(key, 33.0)
     for age in ages:
         bench.export((key, 5 + age, Kind.TOKEN if age else Kind.PROMPT, P))
-        bench.lane.step()
+        bench.pipeline.step()
     bench.apply(Finished(key=key, slot=slot, output_tokens=output, finish_reason=reason))
 
 
@@ -89,7 +89,7 @@ def test_a_burst_is_judged_in_the_order_of_arrival(
     lengths = {11: 90, 12: 30, 13: 10, 14: 20}
     bench.apply(*(started(key, key, max_tokens=100) for key in lengths))
     bench.export(*((key, 5, Kind.PROMPT, P) for key in lengths))
-    bench.lane.step()
+    bench.pipeline.step()
     for key in (13, 14, 12):  # the shortest end first
         bench.apply(Finished(key=key, slot=key, output_tokens=lengths[key], finish_reason="stop"))
         monitor.look()
@@ -122,24 +122,24 @@ def test_an_untrusted_probe_leaves_the_prompts_prediction_counted_down(
     bench: Bench, monitor: QualityMonitor
 ) -> None:
     bench.apply(started(11, 3), started(12, 4), started(13, 5))
-    bench.lane.tracker.set_prompt_prediction(11, 50.0)
-    bench.lane.tracker.set_prompt_prediction(13, 20.0)
+    bench.pipeline.tracker.set_prompt_prediction(11, 50.0)
+    bench.pipeline.tracker.set_prompt_prediction(13, 20.0)
     for key in (11, 12):  # 12 is known by the probe alone
         bench.export((key, 5, Kind.PROMPT, P), (key, 5 + 7, Kind.TOKEN, P))
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.board(3, 4, 5)["key"].tolist() == [11, 12, 13]
     probed = bench.board(3)[0]["remaining"]
     assert probed != 43
     monitor.findings = Findings(Standing(probe=False))
-    bench.lane.step()
+    bench.pipeline.step()
     rows = bench.board(3, 4, 5)
     assert rows["key"].tolist() == [11, 0, 13], "what only the probe spoke of ranks by the mean"
     assert (rows[0]["remaining"], rows[0]["rank"], rows[0]["age"]) == (43, 43, 7)
     assert rows[2]["rank"] == 20
     assert bench.header().order
-    assert (bench.lane.basis, bench.lane.ordering) == (Basis.PROMPT, True)
+    assert (bench.pipeline.basis, bench.pipeline.ordering) == (Basis.PROMPT, True)
     monitor.findings = Findings()
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.board(3, 4)["key"].tolist() == [11, 12]
     assert bench.board(3)[0]["remaining"] == probed
 
@@ -149,15 +149,15 @@ def test_with_nothing_to_trust_the_engine_keeps_its_own_order(
     make_bench: MakeBench, monitor: QualityMonitor, name: str
 ) -> None:
     bench = make_bench(PolicySpec(name), quality=monitor)
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.header().order
     monitor.findings = Findings(Standing(probe=False, prompt=False))
-    bench.lane.step()
+    bench.pipeline.step()
     header = bench.header()
     assert (header.order, header.preempt, header.kv_reserve_tokens) == (False, False, -1.0)
-    assert (bench.lane.basis, bench.lane.ordering) == (Basis.ARRIVAL, False)
+    assert (bench.pipeline.basis, bench.pipeline.ordering) == (Basis.ARRIVAL, False)
     monitor.findings = Findings()
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.header().order
 
 
@@ -167,9 +167,9 @@ def test_policies_that_do_not_predict_go_on(
 ) -> None:
     bench = make_bench(PolicySpec(name), quality=monitor)
     monitor.findings = Findings(Standing(probe=False, prompt=False))
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.header().order
-    assert bench.lane.basis is Basis.PROBE
+    assert bench.pipeline.basis is Basis.PROBE
 
 
 def test_without_a_prompt_predictor_the_way_down_is_arrival() -> None:
@@ -181,12 +181,12 @@ def test_untrusted_prompts_are_noted_and_not_used(
     bench: Bench, monitor: QualityMonitor, judging: Judging
 ) -> None:
     monitor.findings = Findings(Standing(prompt=False))
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
-    bench.lane.step()
-    assert not bench.lane.tracker.set_prompt_prediction(11, 500.0)
-    bench.lane.step()
+    bench.pipeline.step()
+    assert not bench.pipeline.tracker.set_prompt_prediction(11, 500.0)
+    bench.pipeline.step()
     assert bench.board(3)[0]["initial"] == MEAN
     bench.apply(Finished(key=11, slot=3, output_tokens=9, finish_reason="stop"))
     monitor.look()
@@ -197,7 +197,7 @@ def test_the_correction_stretches_the_next_predictions(bench: Bench, monitor: Qu
     bench.apply(started(11, 3), started(12, 4, max_tokens=20))
     monitor.findings = Findings(correction=Correction(stretch=1.5))
     bench.export((11, 5, Kind.PROMPT, P), (12, 5, Kind.PROMPT, P))
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.board(3)[0]["remaining"] == pytest.approx(1.5 * MEAN)
     assert bench.board(4)[0]["remaining"] == 20, "never beyond the request's limit"
 
@@ -206,11 +206,11 @@ def test_the_correction_stretches_the_next_initial_predictions(
     bench: Bench, monitor: QualityMonitor, judging: Judging
 ) -> None:
     monitor.findings = Findings(correction=Correction(prompt_stretch=1.5))
-    bench.lane.step()
+    bench.pipeline.step()
     run_request(bench, 11, 3, 9, "stop", 0)
     bench.apply(started(12, 4))
-    bench.lane.tracker.set_prompt_prediction(12, 33.0)
-    bench.lane.step()
+    bench.pipeline.tracker.set_prompt_prediction(12, 33.0)
+    bench.pipeline.step()
     assert bench.board(4)[0]["initial"] == 49.5
     monitor.look()
     assert judging.requests[0].prompt_said == 33.0, "judged by what it said itself"
@@ -226,7 +226,7 @@ def test_the_gittins_index_is_that_of_the_corrected_distribution(
         monitor.findings = Findings(correction=Correction(stretch=stretch))
         bench.apply(started(11, 3))
         bench.export((11, 5, Kind.PROMPT, P))
-        bench.lane.step()
+        bench.pipeline.step()
         ranks.append(bench.board(3)[0]["rank"])
     assert ranks[1] == pytest.approx(2 * ranks[0])
 
@@ -269,9 +269,9 @@ def test_an_error_in_judging_is_counted_and_changes_nothing(judging: Judging, be
     monitor.start()
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(Finished(11, 3, 8))
-    request = judged_of(bench.lane.timelines.ended[0])
+    request = judged_of(bench.pipeline.timelines.ended[0])
     assert request is not None
     for _ in range(2):
         monitor.take([request])
@@ -288,9 +288,9 @@ def test_the_end_of_a_burst_is_judged_in_parts(bench: Bench, judging: Judging) -
     monitor = QualityMonitor(judging)  # type: ignore[arg-type]
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(Finished(11, 3, 8))
-    request = judged_of(bench.lane.timelines.ended[0])
+    request = judged_of(bench.pipeline.timelines.ended[0])
     assert request is not None
     monitor.take([request] * (2 * AT_ONCE + 1))
     looks = []
@@ -311,8 +311,8 @@ def test_a_request_ends_even_where_it_cannot_be_judged(
     run_request(bench, 11, 3, 21, "stop", 0, 5)
     monitor.look()
     assert judging.requests == []
-    assert len(bench.lane.tracker) == 0
-    assert bench.lane.timelines.listener_failures == 1
+    assert len(bench.pipeline.tracker) == 0
+    assert bench.pipeline.timelines.listener_failures == 1
     assert [record["request_id"] for record in bench.telemetry.stats.records] == ["r11"]
 
 
@@ -320,7 +320,7 @@ def test_a_monitor_without_a_predictor_does_nothing(bench: Bench) -> None:
     monitor = QualityMonitor(None)
     monitor.start()
     run_request(bench, 11, 3, 21, "stop", 0, 5)
-    monitor.take([one for timeline in bench.lane.timelines.ended if (one := judged_of(timeline))])
+    monitor.take([one for timeline in bench.pipeline.timelines.ended if (one := judged_of(timeline))])
     assert not monitor._requests
     monitor.look()
     monitor.stop(1.0)
