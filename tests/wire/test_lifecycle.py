@@ -240,44 +240,21 @@ def test_a_request_that_is_sent_again_in_the_same_message_changes_once() -> None
     assert sorted(told) == ["Changed", "Started", "Started"]
 
 
-def test_every_field_of_a_change_arrives_and_an_unknown_one_is_left_out() -> None:
+def test_what_a_newer_engine_says_is_left_out_and_what_an_older_does_not_is_missing() -> None:
+    summary = trail_pb2.Passage(queued_ns=1, denied=[trail_pb2.CAUSE_RATIO, 77], running=True)
     whole = trail_pb2.EngineEvents(
+        started=[trail_pb2.RequestStarted(key=1, slot=1, passage=summary)],
         changed=[
-            trail_pb2.RequestChanged(
-                key=5, change=trail_pb2.CHANGE_PREEMPTED, time_ns=10**15, age=7,
-                cause=trail_pb2.CAUSE_SLOT, other=9, rank=0.0,
-            ),
-            trail_pb2.RequestChanged(key=5, change=77),
-            trail_pb2.RequestChanged(key=5, change=trail_pb2.CHANGE_DENIED, cause=77),
+            trail_pb2.RequestChanged(key=1, change=77),
+            trail_pb2.RequestChanged(key=1, change=trail_pb2.CHANGE_DENIED, cause=77),
         ],
-        monotonic_ns=10**15,
-        wall_ns=17 * 10**17,
-    )  # fmt: skip
+        finished=[trail_pb2.RequestFinished(key=2, slot=2, finish_reason="stop")],
+    )
     assert list(from_message(whole)) == [
-        Clocks(10**15, 17 * 10**17),
-        Changed(5, Change.PREEMPTED, 10**15, 7, Cause.SLOT, 9, 0.0),
-        Changed(5, Change.DENIED, 0),
+        Finished(2, 2, 0, summary=None),
+        Started(1, "", 1, (), summary=EngineSummary(1, denied=(Cause.RATIO,), running=True)),
+        Changed(1, Change.DENIED, 0),
     ]
-
-
-def test_a_summary_arrives_and_an_older_engines_lack_of_one_shows() -> None:
-    summary = trail_pb2.Passage(
-        queued_ns=1, admitted_ns=2, first_token_ns=3, ended_ns=4, waited_ns=5, policy_preemptions=6,
-        memory_preemptions=7, granted=8, denied=[trail_pb2.CAUSE_RATIO, 77], fallback_steps=9, running=True,
-    )  # fmt: skip
-    whole = trail_pb2.EngineEvents(
-        started=[
-            trail_pb2.RequestStarted(
-                key=1, slot=1, arrival_time_s=2.5, priority=-1, trace_headers={"traceparent": "x"},
-                passage=summary,
-            )
-        ],
-        finished=[trail_pb2.RequestFinished(key=2, slot=2)],
-    )  # fmt: skip
-    ended, begun = from_message(whole)
-    assert ended.summary is None  # type: ignore[union-attr]  # the order is tested above
-    assert begun.summary == EngineSummary(1, 2, 3, 4, 5, 6, 7, 8, (Cause.RATIO,), 9, True)  # type: ignore[union-attr]
-    assert (begun.arrival_time_s, begun.priority, begun.trace_headers) == (2.5, -1, {"traceparent": "x"})  # type: ignore[union-attr]
 
 
 def test_prompts_are_in_no_representation() -> None:

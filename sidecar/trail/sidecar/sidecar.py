@@ -34,7 +34,7 @@ from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.loop import Inbox, SidecarLoop
 from trail.sidecar.loop.pipeline import EnginePipeline, Expected, Telemetry
-from trail.sidecar.loop.policy_box import PolicyBox, policy_label
+from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.loop.prompting import PromptPredictorLike, PromptState, PromptWorker
 from trail.sidecar.loop.yield_core import Courtesy
@@ -354,7 +354,7 @@ class Sidecar:
             prompts = self.prompts
             prompts.start()
             self._closers.append(lambda: prompts.stop(0.3))
-        log.info("policy %s, directory %s", policy_label(self.config.policy), self.config.directory)
+        log.info("policy %s, directory %s", self.config.policy.text, self.config.directory)
 
     def _link_to_redis(self) -> None:
         if self.config.redis is None:
