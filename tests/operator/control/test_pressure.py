@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trail.policy.spec import PolicySpec
+from trail.sidecar.history.timelines import Timelines
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.pressure import PressureMeter
 from trail.sidecar.redis.step_cost import StepCost, full_batch
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
-from trail.wire.lifecycle import Hello, Load, Started
+from trail.wire.lifecycle import Change, Changed, EngineSummary, Hello, Load, Started
 from trail.wire.redis_schema import PodReport, decode_report, encode_report
 
 
@@ -90,6 +91,7 @@ class Pipeline:
 
     def __init__(self) -> None:
         self.tracker = RequestTracker(64, 2, RunningMean(100.0))
+        self.timelines = Timelines(0, self.tracker, lambda: 1)
         self.load = Load()
         self.hello = Hello(engine=0, kv_blocks=1000, max_running=8)
         self.ordering = True
@@ -99,7 +101,7 @@ class Scene:
     """A pipeline, its meter and a clock that is moved by hand."""
 
     def __init__(self) -> None:
-        self.pipeline, self.now_s = Pipeline(), 0.0
+        self.pipeline, self.now_s = Pipeline(), 1.0
         pipelines: Any = [self.pipeline]
         self.meter = PressureMeter(
             pipelines, PolicyBox(PolicySpec("trail", c=0.4)), lambda: 7, lambda: self.now_s
@@ -115,16 +117,16 @@ class Scene:
             self.meter.sample()
 
     def start(self, slot: int, prompt: int, predicted: float) -> None:
-        prompt_ids = tuple(range(prompt))
-        self.pipeline.tracker.start(
-            Started(
-                key=slot + 1,
-                request_id=str(slot),
-                slot=slot,
-                prompt_token_ids=prompt_ids,
-                initial_prediction=predicted,
-            )
+        queued = EngineSummary(queued_ns=int(self.now_s * 1e9))
+        ids = tuple(range(prompt))
+        self.pipeline.timelines.start(
+            Started(slot + 1, str(slot), slot, ids, initial_prediction=predicted, summary=queued)
         )
+        self.pipeline.timelines.find(str(slot))[-1].initial = predicted  # as the board would say
+
+    def first_token(self, slot: int) -> None:
+        now_ns = int(self.now_s * 1e9)
+        self.pipeline.timelines.change(Changed(slot + 1, Change.FIRST_TOKEN, now_ns, 1))
 
     def see(self, slot: int, age: int) -> None:
         """A hidden state of age `age` has been used."""
@@ -165,16 +167,27 @@ def test_waits_of_the_shortest_third_and_the_longest_pause() -> None:
     scene.passes(1.0, 5)
     scene.see(0, 1)
     scene.passes(0.2)
+    scene.first_token(0)
     scene.see(1, 1)
     scene.see(0, 5)
     scene.passes(1.0, 5)
+    for slot in (1, 2):
+        scene.first_token(slot)
     scene.see(0, 9)
     report = scene.meter.report()
-    assert report.short_wait_s == pytest.approx(1.2, abs=0.21)
+    assert report.short_wait_s == pytest.approx(1.2)
     assert report.gap_s == pytest.approx(1.0, abs=0.21)
     assert report.prompt_tokens == 50.0
     assert report.answer_tokens == pytest.approx(scene.pipeline.tracker.mean.value)
     assert report.generated_s * report.interval_s == pytest.approx(9 + 1)
+
+
+def test_requests_that_an_engine_sends_again_have_not_just_begun() -> None:
+    scene = Scene()
+    again = Started(1, "a", 0, (1, 2, 3), age=9, initial_prediction=50.0)
+    scene.pipeline.timelines.start(again)
+    scene.passes(2.0, 4)
+    assert math.isnan(scene.meter.report().short_wait_s)
 
 
 def test_what_is_not_known_is_said_to_be_unknown_and_can_be_sent() -> None:
@@ -216,6 +229,7 @@ def test_the_cost_comes_from_steps_prompts_and_time() -> None:
     for k in range(60):
         prompt = int(rng.integers(1, 400))
         scene.start(k, prompt, 100.0)
+        scene.first_token(k)
         scene.see(k, 1)
         made = int(rng.integers(5, 30))
         steps += made

@@ -1,11 +1,13 @@
 """KV pressure of the sidecar's engines, as it is told to the operator.
 
-It is read from what the loop keeps anyway, by sampling and from another thread: the loop does nothing for it,
-and a time is as fine as the samples are close. A value that the loop is just changing may be a sample late.
+First tokens are heard of as they come. Everything else is read from what the loop keeps anyway, by sampling
+and from another thread: such a time is as fine as the samples are close, and a value that the loop is just
+changing may be a sample late.
 """
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -13,27 +15,31 @@ import numpy as np
 from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.step_cost import StepCost, full_batch
-from trail.sidecar.requests.tracker import UNSEEN
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
+from trail.wire.lifecycle import Change
 from trail.wire.redis_schema import PodReport
 
+_MOST_BEGUN = 8192
+"""First tokens between two samples, at most; the newest displace the oldest."""
 _TOTALS = ("steps_total", "recomputed_tokens_total", "preemptions_total", "policy_preemptions_total")
 
 
 class EngineMeter:
-    """Totals of one engine core, counted from sample to sample."""
+    """Totals of one engine core, counted from sample to sample; a `TimelineListener`."""
 
     def __init__(self, pipeline: EnginePipeline) -> None:
         self.pipeline = pipeline
         self.cost = StepCost()
         capacity = pipeline.tracker.capacity
         self._key = np.zeros(capacity, np.uint64)
-        self._seen = np.full(capacity, UNSEEN, np.int64)
-        self._since_s = np.zeros(capacity)
+        self._seen = np.zeros(capacity, np.int64)
         self._moved_s = np.zeros(capacity)
         self._load = pipeline.load
         self._generated = pipeline.tracker.generated_tokens
         self._sampled_s = math.nan
+        self._begun: deque[RequestTimeline] = deque(maxlen=_MOST_BEGUN)
         self.clear()
+        pipeline.timelines.listeners.append(self)
 
     def clear(self) -> None:
         """Begins a new report."""
@@ -41,12 +47,20 @@ class EngineMeter:
         self.generated = 0
         self.waiting_s = self.running_s = 0.0
         self.gap_s = math.nan
-        self.first: list[tuple[float, float]] = []  # predicted length, seconds until the first token
+        self.begun: list[RequestTimeline] = []  # those whose first token came
+
+    def moment(self, timeline: RequestTimeline, moment: Moment) -> None:
+        """Called by the loop; only first tokens count."""
+        if moment.change == Change.FIRST_TOKEN:
+            self._begun.append(timeline)
 
     def sample(self, now_s: float) -> None:
         """Counts what has happened since the sample before."""
         load, tracker = self.pipeline.load, self.pipeline.tracker
-        prefilled = self._look(now_s)
+        begun = [self._begun.popleft() for _ in range(len(self._begun))]
+        prefilled = sum(timeline.prompt_tokens for timeline in begun)
+        self.begun += begun
+        self._look_for_pauses(now_s)
         generated = tracker.generated_tokens
         made = max(generated - self._generated, 0)
         passed = {name: _grown(getattr(self._load, name), getattr(load, name)) for name in _TOTALS}
@@ -66,23 +80,15 @@ class EngineMeter:
         self.generated += made
         self._load, self._generated, self._sampled_s = load, generated, now_s
 
-    def _look(self, now_s: float) -> int:
-        """Notes who came, who got a first token and who pauses; prompt tokens of those that got theirs."""
-        tracker = self.pipeline.tracker
-        key, seen = tracker.key.copy(), tracker.seen.copy()
-        other = key != self._key
-        self._since_s[other] = self._moved_s[other] = now_s
-        self._seen[other] = UNSEEN
-        begun = (key != 0) & (self._seen == UNSEEN) & (seen != UNSEEN)
-        # At the first look nobody's beginning was seen.
-        for slot in np.flatnonzero(begun) if math.isfinite(self._sampled_s) else ():
-            self.first.append((float(tracker.initial[slot]), now_s - float(self._since_s[slot])))
-        running = (key != 0) & (self._seen > 0)
+    def _look_for_pauses(self, now_s: float) -> None:
+        """Notes the longest time since a running request was last seen to go on."""
+        key, seen = self.pipeline.tracker.key.copy(), self.pipeline.tracker.seen.copy()
+        same = key == self._key
+        running = same & (key != 0) & (self._seen > 0)
         if running.any():
             self.gap_s = float(np.fmax(self.gap_s, (now_s - self._moved_s[running]).max()))
-        self._moved_s[seen != self._seen] = now_s
+        self._moved_s[~same | (seen != self._seen)] = now_s
         self._key, self._seen = key, seen
-        return int(tracker.prompt_tokens[begun].sum())
 
 
 class PressureMeter:
@@ -133,7 +139,7 @@ class PressureMeter:
             prompt_tokens=prompt,
             answer_tokens=answer,
             prefix_cache=_prefix_cache(engines),
-            short_wait_s=_short_wait([pair for engine in engines for pair in engine.first]),
+            short_wait_s=_short_wait([timeline for engine in engines for timeline in engine.begun]),
             gap_s=max((e.gap_s for e in engines if math.isfinite(e.gap_s)), default=math.nan),
             c=self._policy.current[0].c,
             generation=self._generation(),
@@ -193,9 +199,10 @@ def _prompt_tokens(engines: list[EngineMeter]) -> float:
     return float(together.mean()) if len(together) else math.nan
 
 
-def _short_wait(first: list[tuple[float, float]]) -> float:
-    """Mean wait of the shortest third by predicted length."""
-    if not first:
+def _short_wait(begun: list[RequestTimeline]) -> float:
+    """Mean time to first token of the shortest third by predicted length, in seconds."""
+    waits = [(np.nan_to_num(one.initial), one.first_token_s) for one in begun]
+    if not waits:
         return math.nan
-    shortest = sorted(first)[: math.ceil(len(first) / 3)]
+    shortest = sorted(waits)[: math.ceil(len(waits) / 3)]
     return sum(wait_s for _, wait_s in shortest) / len(shortest)
