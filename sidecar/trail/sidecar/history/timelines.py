@@ -189,8 +189,8 @@ class Timelines:
     def _predicted(self, timeline: RequestTimeline) -> None:
         """Notes what the tracker holds of a request that ends."""
         tracker, slot = self._tracker, timeline.slot
-        source = Source(int(tracker.source[slot]))
-        if source is not Source.NONE:
+        source = int(tracker.source[slot])
+        if source != Source.NONE:
             timeline.initial, timeline.initial_source = float(tracker.initial[slot]), _SOURCES[source]
         if tracker.predictions[slot]:
             timeline.refined = float(tracker.remaining[slot] + tracker.age[slot])
@@ -229,7 +229,7 @@ class Timelines:
         timeline.cutoff = cutoff
         if source != self._source[slot]:
             self._source[slot] = source
-            timeline.initial, timeline.initial_source = float(tracker.initial[slot]), _SOURCES[Source(source)]
+            timeline.initial, timeline.initial_source = float(tracker.initial[slot]), _SOURCES[source]
             self._add(
                 timeline,
                 Moment(now_ns, Change.PREDICTED, age, timeline.initial_source,

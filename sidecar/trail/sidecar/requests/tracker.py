@@ -1,6 +1,5 @@
 """The open requests of one engine core: one column a quantity, indexed by board slot."""
 
-import enum
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,8 +12,11 @@ UNSEEN = -1
 """Age of a request of which no hidden state has been seen."""
 
 
-class Source(enum.IntEnum):
-    """Where a request's initial prediction comes from; a larger one replaces a smaller one."""
+class Source:
+    """Where a request's initial prediction comes from; a larger one replaces a smaller one.
+
+    Plain numbers: to compare an array with a member of an enum takes ten times as long.
+    """
 
     NONE = 0
     PROBE = 1
@@ -204,7 +206,7 @@ class RequestTracker:
         most: npt.NDArray[np.float64] = np.where(limit > 0, np.maximum(limit - ages, 0), np.inf)
         return most
 
-    def _set_initial(self, slot: int, tokens: float, source: Source) -> None:
+    def _set_initial(self, slot: int, tokens: float, source: int) -> None:
         limit = int(self.limit[slot])
         value = min(tokens, limit) if limit > 0 else tokens
         before = float(self.initial[slot]) if self.source[slot] else None
