@@ -19,7 +19,7 @@ from benchmarks.drift.runs import advantages, alarms_at_equality, draws, errors,
 from trail.demo import demo_predictor_dir
 from trail.predict.drift import ALARM
 from trail.predict.manifest import MANIFEST_FILE
-from trail.predict.quality import Life, Quality
+from trail.predict.quality import EndedRequest, Quality
 from trail.report.stages import Stages, shown
 from trail.simulation.cache import Cache
 from trail.wire.files import write_json
@@ -91,7 +91,7 @@ def check(answers: Answers, plan: Plan, stages: Stages) -> dict[str, Any]:
 
 
 def _fault(
-    fault: Fault, answers: Answers, good: Sequence[Life], plan: Plan, advance: Callable[[int], None]
+    fault: Fault, answers: Answers, good: Sequence[EndedRequest], plan: Plan, advance: Callable[[int], None]
 ) -> dict[str, Any]:
     """Requests until the probe is off, spoilt from the start and after good ones, and until it is back."""
     start: list[int | None] = []
@@ -127,7 +127,7 @@ def _summary(found: Sequence[int | None]) -> dict[str, Any]:
 
 
 def _shift(
-    answers: Answers, good: Sequence[Life], factor: float, plan: Plan, advance: Callable[[int], None]
+    answers: Answers, good: Sequence[EndedRequest], factor: float, plan: Plan, advance: Callable[[int], None]
 ) -> dict[str, Any]:
     moved = [stretched(life, factor) for life in good] if factor != 1.0 else good
     (as_trained, before), (corrected, after) = (

@@ -6,43 +6,51 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.drift.answers import Answers
-from trail.predict.quality import Life, Quality
+from trail.policy.spec import PolicySpec
+from trail.predict.quality import EndedRequest, Quality
+from trail.sidecar.history.timelines import Timelines
+from trail.sidecar.quality.feed import QualityFeed
 from trail.sidecar.quality.monitor import QualityMonitor
-from trail.sidecar.requests.events import Finished, Started
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
+from trail.wire.lifecycle import Finished, Started
 
 _OPEN = 64
 _REPEATS = 200
 _PREDICTIONS = 100
 
 
-def costs(answers: Answers, lives: Sequence[Life]) -> dict[str, float]:
+def costs(answers: Answers, lives: Sequence[EndedRequest]) -> dict[str, float]:
     """Medians in microseconds of CPU time.
 
-    `loop_us_per_finished`: what the loop does when a request ends. `loop_us_per_batch`: keeping samples of
-    a batch of 64 predictions, the mean over 100 of each request. `thread_us_per_finished`: judging and
-    fitting in the thread beside it.
+    `loop_us_per_finished`: what the loop does for it at an end. `loop_us_per_batch`: keeping a batch
+    of 64 predictions, the mean over 100 of each request. `thread_us_per_finished`: judging and fitting in the
+    thread beside it.
     """
     quality = Quality(answers.manifest)
     tracker = RequestTracker(_OPEN, answers.bins.k, RunningMean())
-    monitor = QualityMonitor(quality)
+    timelines = Timelines(0, tracker, time.monotonic_ns)
+    feed = QualityFeed(QualityMonitor(quality), lambda _key: False)
     slots = np.arange(_OPEN)
     for slot in range(_OPEN):
-        tracker.start(Started(key=slot + 1, request_id=str(slot), slot=slot, prompt_token_ids=(1, 2)))
+        timelines.start(Started(key=slot + 1, request_id=str(slot), slot=slot, prompt_token_ids=(1, 2)))
     posteriors = np.full((_OPEN, answers.bins.k), 1.0 / answers.bins.k)
 
     def predict() -> None:
+        for slot in range(_OPEN):
+            tracker.history.begin(slot)
         for made in range(_PREDICTIONS):
-            tracker.samples.take(slots, np.full(_OPEN, made), posteriors, np.full(_OPEN, made))
+            at = np.full(_OPEN, made)
+            tracker.history.take(slots, at, at, at + 9.0, posteriors)
 
     batch_us = _median_us(predict, 20) / _PREDICTIONS
     tracker.predictions[:] = _PREDICTIONS
-    events = [Finished(key=slot + 1, slot=slot, output_tokens=_PREDICTIONS) for slot in range(_OPEN)]
+    for slot in range(_OPEN):
+        timelines.end(Finished(key=slot + 1, slot=slot, output_tokens=_PREDICTIONS), PolicySpec(), 1)
 
     def finish() -> None:
-        for event in events:
-            life = monitor.life(tracker, event)
-            monitor.take([] if life is None else [life])
+        for timeline in timelines.ended:
+            tracker.history.of(timeline.slot, _PREDICTIONS)
+            feed.moment(timeline, timeline.moments[-1])
 
     finished_us = _median_us(finish, _REPEATS) / _OPEN
     began_s = time.thread_time()

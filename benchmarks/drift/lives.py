@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.drift.answers import Answers
-from trail.predict.quality import Life
+from trail.predict.quality import EndedRequest
 from trail.predict.refine import Refiner
 from trail.predict.training.evaluation import Sequences, follow
-from trail.sidecar.requests.samples import SAMPLES
+from trail.sidecar.requests.predictions import SAMPLES
 
 Outputs = npt.NDArray[np.float32]
 Spoil = Callable[[Outputs, np.random.Generator], Outputs]
@@ -48,7 +48,7 @@ FAULTS = (
 )
 
 
-def lives(answers: Answers, outputs: Outputs) -> list[Life]:
+def lives(answers: Answers, outputs: Outputs) -> list[EndedRequest]:
     """The answers as finished requests, refined and sampled as the sidecar does it from `outputs` [N, k]."""
     sequences = Sequences(
         vectors=outputs,
@@ -62,7 +62,7 @@ def lives(answers: Answers, outputs: Outputs) -> list[Life]:
     for i, (first, end) in enumerate(zip(answers.offsets[:-1], answers.offsets[1:], strict=True)):
         rows = slice(int(first), int(end), sample_stride(int(end - first)))
         made.append(
-            Life(
+            EndedRequest(
                 length=int(answers.lengths[i]),
                 ended=bool(answers.ended[i]),
                 limit=answers.limit,
@@ -75,14 +75,14 @@ def lives(answers: Answers, outputs: Outputs) -> list[Life]:
 
 
 def sample_stride(predictions: int) -> int:
-    """The stride at which `sidecar.requests.samples` holds a request of so many predictions."""
+    """The stride at which `sidecar.requests.predictions` holds a request of so many predictions."""
     stride = 1
     while -(-predictions // stride) > SAMPLES:
         stride *= 2
     return stride
 
 
-def stretched(life: Life, factor: float) -> Life:
+def stretched(life: EndedRequest, factor: float) -> EndedRequest:
     """The same beliefs of an answer that is `factor` times as long."""
     length = max(round(life.length * factor), 1)
     ages = np.minimum(np.floor(life.ages * factor).astype(np.int64), length - 1)

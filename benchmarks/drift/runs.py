@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from benchmarks.drift.answers import Answers
 from trail.predict.drift import ALARM, STAKES, advantage
-from trail.predict.quality import Life, Quality
+from trail.predict.quality import EndedRequest, Quality
 
 Floats = npt.NDArray[np.float64]
 
@@ -15,14 +15,16 @@ BATCH = 8
 """Requests judged at a look; the sidecar's thread takes whatever ended since its last one."""
 
 
-def draws(lives: Sequence[Life], requests: int, rng: np.random.Generator) -> Iterator[list[Life]]:
+def draws(
+    lives: Sequence[EndedRequest], requests: int, rng: np.random.Generator
+) -> Iterator[list[EndedRequest]]:
     """`requests` requests drawn from `lives` with replacement, BATCH at a time."""
     for first in range(0, requests, BATCH):
         yield [lives[i] for i in rng.integers(0, len(lives), min(BATCH, requests - first))]
 
 
 def requests_until(
-    quality: Quality, lives: Sequence[Life], *, trusted: bool, most: int, rng: np.random.Generator
+    quality: Quality, lives: Sequence[EndedRequest], *, trusted: bool, most: int, rng: np.random.Generator
 ) -> int | None:
     """How many requests pass until the probe's verdict is `trusted`; None where `most` do not do."""
     for number, batch in enumerate(draws(lives, most, rng)):
@@ -33,7 +35,13 @@ def requests_until(
 
 
 def errors(
-    answers: Answers, lives: Sequence[Life], *, corrects: bool, requests: int, seed: int, window: int = 500
+    answers: Answers,
+    lives: Sequence[EndedRequest],
+    *,
+    corrects: bool,
+    requests: int,
+    seed: int,
+    window: int = 500,
 ) -> tuple[float, float]:
     """The probe's mean absolute error in tokens over `requests` requests, and coverage of 80 % intervals.
 
@@ -50,7 +58,7 @@ def errors(
     return float(mae), float(coverage)
 
 
-def advantages(answers: Answers, lives: Sequence[Life]) -> Floats:
+def advantages(answers: Answers, lives: Sequence[EndedRequest]) -> Floats:
     """The probe's advantage over the prompt predictor in each request, float64 [n]."""
     means = [judged.means() for judged in Quality(answers.manifest).judge(lives)]
     return advantage([mean.probe for mean in means], [mean.prompt for mean in means])

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from trail.commands.top.source import Source, ask_all
+from trail.commands.top.source import SnapshotSource, ask_all
 
 EVERY_S = 0.25
 COLUMNS = (
@@ -25,7 +25,7 @@ class Sampler:
     def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`address` as `trail top` takes it."""
         self.columns: dict[str, list[float]] = {name: [] for name in COLUMNS}
-        self._source = Source(address, lives=0)
+        self._source = SnapshotSource(address, lives=0)
         self._clock = clock
         self._began_s = clock()
         self._stop = threading.Event()

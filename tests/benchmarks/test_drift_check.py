@@ -11,9 +11,9 @@ from benchmarks.drift import __main__ as command
 from benchmarks.drift.answers import Answers, record_answers
 from benchmarks.drift.lives import FAULTS, lives, sample_stride, stretched
 from benchmarks.drift.runs import advantages, alarms_at_equality, requests_until
-from trail.predict.quality import Life, Quality
+from trail.predict.quality import EndedRequest, Quality
 from trail.report.stages import shown
-from trail.sidecar.requests.samples import SAMPLES
+from trail.sidecar.requests.predictions import SAMPLES
 
 PERMUTED = [fault for fault in FAULTS if "permuted" in fault.name]
 
@@ -25,14 +25,14 @@ def answers() -> Iterator[Answers]:
 
 
 @pytest.fixture(scope="module")
-def good(answers: Answers) -> list[Life]:
+def good(answers: Answers) -> list[EndedRequest]:
     return lives(answers, answers.outputs)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("fault", PERMUTED, ids=lambda fault: fault.name)
 def test_a_permuted_probe_is_off_within_200_requests_and_back_when_it_is_mended(
-    answers: Answers, good: list[Life], fault: object, seed: int
+    answers: Answers, good: list[EndedRequest], fault: object, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     bad = lives(answers, fault.spoil(answers.outputs, rng))  # type: ignore[attr-defined]
@@ -44,7 +44,7 @@ def test_a_permuted_probe_is_off_within_200_requests_and_back_when_it_is_mended(
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_trained_probe_is_never_switched_off_in_5000(
-    answers: Answers, good: list[Life], seed: int
+    answers: Answers, good: list[EndedRequest], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     quality = Quality(answers.manifest)
@@ -53,12 +53,12 @@ def test_the_trained_probe_is_never_switched_off_in_5000(
     assert quality.snapshot().finished == 5000
 
 
-def test_equally_good_predictors_keep_the_stated_bound(answers: Answers, good: list[Life]) -> None:
+def test_equally_good_predictors_keep_the_stated_bound(answers: Answers, good: list[EndedRequest]) -> None:
     sizes = np.abs(advantages(answers, good))
     assert alarms_at_equality(sizes, runs=200, requests=5000, seed=1) <= 200 * 5000 / 1e6 + 3
 
 
-def test_rolling_errors_are_those_of_every_decode_step(answers: Answers, good: list[Life]) -> None:
+def test_rolling_errors_are_those_of_every_decode_step(answers: Answers, good: list[EndedRequest]) -> None:
     """Eight samples a request, each for the decode steps nearest to it, give the error over all steps."""
     from trail.predict.refine import Refiner
     from trail.predict.training.evaluation import Sequences, follow
@@ -82,7 +82,7 @@ def test_strides_keep_half_of_the_samples_or_more(predictions: int) -> None:
     assert min(predictions, SAMPLES // 2) <= kept <= SAMPLES
 
 
-def test_a_stretched_life_keeps_its_beliefs(good: list[Life]) -> None:
+def test_a_stretched_life_keeps_its_beliefs(good: list[EndedRequest]) -> None:
     longer = stretched(good[0], 2.0)
     assert longer.length == 2 * good[0].length
     assert longer.posteriors is good[0].posteriors

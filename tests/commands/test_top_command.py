@@ -18,7 +18,7 @@ from snapshots import snapshot
 
 from trail.cli import main
 from trail.commands.top.command import sidecars_here
-from trail.commands.top.source import AddressError, Source, ask_all, target
+from trail.commands.top.source import AddressError, SnapshotSource, ask_all, target
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 
@@ -128,7 +128,7 @@ def test_a_lost_sidecar_keeps_its_last_snapshot_and_comes_back(
     serve: Callable[..., tuple[str, Any]],
 ) -> None:
     address, server = serve(Answers())
-    source = Source(address)
+    source = SnapshotSource(address)
     try:
         assert ask_all([source])[0].trouble == ""
         server.stop(None).wait(5)

@@ -9,7 +9,7 @@ import pytest
 from trail.predict.bins import equal_bins
 from trail.predict.manifest import Manifest
 from trail.predict.online import NO_CORRECTION
-from trail.predict.quality import FIT_FROM, Life, Quality, Standing
+from trail.predict.quality import FIT_FROM, EndedRequest, Quality, Standing
 from trail.predict.refine import Decoding
 from trail.predict.rolling import LENGTHS, PROGRESS, Errors, Judged, figures
 
@@ -25,17 +25,17 @@ def judged_by(manifest: Manifest) -> Manifest:
 
 def life(
     length: int, believed: list[float], *, said: float = 0.0, ended: bool = True, limit: int = 0
-) -> Life:
+) -> EndedRequest:
     """A request of which `believed[j]` tokens were thought to remain at age 4 j."""
     ages = 4 * np.arange(len(believed))
     posteriors = np.zeros((len(believed), BINS.k), np.float32)
     posteriors[np.arange(len(believed)), BINS.index(believed)] = 1.0
-    return Life(length, ended, limit, said, ages, posteriors)
+    return EndedRequest(length, ended, limit, said, ages, posteriors)
 
 
 def lives(
     seed: int, n: int, *, probe: float, prompt: float | None = None, stretch: float = 1.0
-) -> list[Life]:
+) -> list[EndedRequest]:
     """Requests of 10 to 60 tokens, or `stretch` times as long, whose beliefs are off by a factor e^(probe x).
 
     x is standard normal. Beliefs are lognormal of that spread, but of 0.3 at most.

@@ -1,4 +1,4 @@
-"""A predictor of random weights on disk, made by the package itself, and lanes and processes that end."""
+"""A predictor of random weights on disk, made by the package itself, and pipelines and processes that end."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
     def make(spec: PolicySpec | None = None, **more: object) -> Bench:
-        directory = tmp_path / f"lane{len(made)}"
+        directory = tmp_path / f"pipeline{len(made)}"
         directory.mkdir()
         made.append(Bench(directory, spec, **more))
         return made[-1]

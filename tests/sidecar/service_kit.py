@@ -1,5 +1,6 @@
-"""What the service's tests share: a probe that is told what to answer, a lane, events, an engine's stream."""
+"""What the service's tests share: a probe that is told what to answer, a pipeline, an engine's stream."""
 
+import math
 import os
 import queue
 import signal
@@ -18,16 +19,18 @@ from trail.predict.bins import Bins, equal_bins
 from trail.predict.refine import Refiner
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.pending import Rows
-from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
+from trail.sidecar.loop.pipeline import EnginePipeline, Expected, Telemetry
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.pacing import SHARED_CORES, Pacing
 from trail.sidecar.quality.monitor import QualityMonitor
-from trail.sidecar.requests.events import Hello, Started
+from trail.sidecar.requests.predictions import PredictionHistories
 from trail.sidecar.requests.stats import RunStats
+from trail.sidecar.requests.timeline import Ending
 from trail.sidecar.requests.tracker import RunningMean
 from trail.wire.board import BoardReader, BoardWriter
 from trail.wire.frames import ROW_DTYPE, FrameReader, FrameWriter, Kind, RingSpec
+from trail.wire.lifecycle import Hello, Started
 from trail.wire.names import board_path, ring_path, socket_path
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
@@ -71,9 +74,21 @@ def started(key: int, slot: int, prompt_tokens: int = 5, **more: Any) -> Started
     )
 
 
+def ending(output_tokens: int, **more: Any) -> Ending:
+    """An end of which nothing is known but what the test states."""
+    nothing = PredictionHistories(1, BINS.k).of(0, 0)
+    return Ending(
+        **{
+            "output_tokens": output_tokens, "preemptions": 0, "recomputed_tokens": 0, "finish_reason": "stop",
+            "limit": 0, "prompt_said": 0.0, "predictions": 0, "refined_mae": math.nan, "history": nothing,
+            "by_prompt": False, "policy": PolicySpec(), "generation": 1, **more,
+        }
+    )  # fmt: skip
+
+
 class Bench:
-    """A lane with its real ring and board, the worker's writer, and the engine's reader; time stands still
-    unless moved."""
+    """A pipeline with its real ring and board, the worker's writer, and the engine's reader; time stands
+    still unless moved."""
 
     def __init__(
         self,
@@ -90,23 +105,23 @@ class Bench:
         self.mean = RunningMean(30.0)
         board = BoardWriter.create(board_path(directory, 0), 16)
         ring = FrameReader.create(ring_path(directory, 0), RingSpec(HIDDEN, rows_per_frame=8, slots=16))
-        self.lane = EngineLane(
+        self.pipeline = EnginePipeline(
             0, board=board, ring=ring, expected=Expected(HIDDEN, LAYER), bins=BINS.k, mean=self.mean,
             policy=self.policy, telemetry=self.telemetry, epoch=7, pacing=pacing, quality=quality,
             clock=lambda: self.now_ns,
         )  # fmt: skip
         self.probe = probe or TellingProbe()
-        self.lane.predictor = Predictor(self.probe, Refiner(BINS))
+        self.pipeline.predictor = Predictor(self.probe, Refiner(BINS))
         self.writer = FrameWriter.attach(
             ring_path(directory, 0), hidden_size=HIDDEN, dtype="float32", layers=[LAYER]
         )
         self.reader = BoardReader.attach(board_path(directory, 0))
         self.steps = 0
-        self.lane.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,)), 1)
+        self.pipeline.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(LAYER,)), 1)
 
     def apply(self, *events: Any) -> None:
         for event in events:
-            self.lane.apply(event, 1)
+            self.pipeline.apply(event, 1)
 
     def export(self, *items: tuple[int, int, Kind, np.ndarray], layer: int = LAYER) -> None:
         """The worker exports one step's rows."""
@@ -128,7 +143,7 @@ class Bench:
     def close(self) -> None:
         self.writer.close()
         self.reader.close()
-        self.lane.close()
+        self.pipeline.close()
 
 
 class EngineStream:

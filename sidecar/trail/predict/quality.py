@@ -1,6 +1,6 @@
 """Are the predictions still right? Judges them by requests that ended, corrects them, and says whom to trust.
 
-Every request that ended by itself is compared with what was predicted along its life. Two judges
+Every request that ended by itself is compared with what was predicted along its way. Two judges
 (`predict.drift`) watch the errors: one the probe against no probe, which is the prompt's prediction counted
 down, or the constant where there is none to trust; one the prompt's prediction against the constant, which is
 the median length of the last requests counted down. They go on judging what is switched off.
@@ -37,7 +37,7 @@ _CONSTANT_FROM = 20
 
 
 @dataclass(frozen=True)
-class Life:
+class EndedRequest:
     """A finished request and samples of what was believed along it, in order of age.
 
     `length` tokens were generated; without `ended` the answer was cut there. `limit` is the most it could
@@ -114,7 +114,7 @@ class Quality:
         self._usual = manifest.mean_output_tokens
         self._fit_from = fit_from
         self._pause = pause
-        self._lives: deque[Life] = deque(maxlen=window)
+        self._requests: deque[EndedRequest] = deque(maxlen=window)
         self._judged: deque[Judged] = deque(maxlen=window)
         self._probe, self._prompt = Judge(), Judge()
         self._finished = self._cut = self._unfitted = 0
@@ -124,32 +124,32 @@ class Quality:
         """Whom to trust at present."""
         return Standing(self._probe.trusted, self._prompt.trusted)
 
-    def take(self, lives: Sequence[Life]) -> list[Verdict]:
+    def take(self, requests: Sequence[EndedRequest]) -> list[Verdict]:
         """Takes finished requests, oldest first, and returns which verdicts changed."""
-        if not lives:
+        if not requests:
             return []
         verdicts: list[Verdict] = []
-        for life, judged in zip(lives, self.judge(lives), strict=True):
+        for request, judged in zip(requests, self.judge(requests), strict=True):
             self._finished += 1
-            self._lives.append(life)
-            if life.ended:
+            self._requests.append(request)
+            if request.ended:
                 self._judged.append(judged)
                 verdicts += self._weigh(judged.means())
             else:
                 self._cut += 1
-        self._unfitted += len(lives)
-        if self._unfitted >= self._fit_from and len(self._lives) >= self._fit_from:
+        self._unfitted += len(requests)
+        if self._unfitted >= self._fit_from and len(self._requests) >= self._fit_from:
             self._unfitted = 0
             self.correction = self._fit()
         return verdicts
 
-    def judge(self, lives: Sequence[Life]) -> list[Judged]:
-        """Each life's errors under the present correction, which was fitted to earlier ones."""
-        counts = [len(life.ages) for life in lives]
-        posteriors = np.concatenate([life.posteriors for life in lives]).astype(np.float64)
-        age = np.concatenate([life.ages for life in lives])
+    def judge(self, requests: Sequence[EndedRequest]) -> list[Judged]:
+        """Each request's errors under the present correction, which was fitted to earlier ones."""
+        counts = [len(request.ages) for request in requests]
+        posteriors = np.concatenate([request.posteriors for request in requests]).astype(np.float64)
+        age = np.concatenate([request.ages for request in requests])
         each = np.repeat(
-            np.array([(life.length, life.limit or np.inf, life.prompt_said) for life in lives]),
+            np.array([(one.length, one.limit or np.inf, one.prompt_said) for one in requests]),
             counts,
             axis=0,
         )
@@ -165,8 +165,8 @@ class Quality:
         level = Belief(belief, self.refiner.bins).cdf((remaining + 0.5) / stretch)
         ends = np.cumsum(counts)
         return [
-            Judged(life.length, life.ages, errors[:, end - count : end], level[end - count : end])
-            for life, end, count in zip(lives, ends, counts, strict=True)
+            Judged(request.length, request.ages, errors[:, end - count : end], level[end - count : end])
+            for request, end, count in zip(requests, ends, counts, strict=True)
         ]
 
     def snapshot(self) -> QualitySnapshot:
@@ -203,12 +203,12 @@ class Quality:
         return float(np.median([judged.length for judged in self._judged]))
 
     def _fit(self) -> Correction:
-        lives = list(self._lives)
-        counts = np.array([len(life.ages) for life in lives])
-        posteriors = np.concatenate([life.posteriors for life in lives]).astype(np.float64)
-        ages = np.concatenate([life.ages for life in lives])
-        length = np.repeat([life.length for life in lives], counts)
-        ended = np.repeat([life.ended for life in lives], counts)
+        requests = list(self._requests)
+        counts = np.array([len(request.ages) for request in requests])
+        posteriors = np.concatenate([request.posteriors for request in requests]).astype(np.float64)
+        ages = np.concatenate([request.ages for request in requests])
+        length = np.repeat([request.length for request in requests], counts)
+        ended = np.repeat([request.ended for request in requests], counts)
         stride = -(-len(ages) // _FIT_ROWS)
         rows = slice(None, None, stride)
         of_probe = fit_correction(
@@ -219,7 +219,7 @@ class Quality:
             np.repeat(1.0 / counts, counts)[rows] * stride,
             pause=self._pause,
         )
-        spoken = [life for life in lives if life.ended and life.prompt_said > 0]
-        said = np.array([life.prompt_said for life in spoken])
-        whole = np.array([life.length for life in spoken], dtype=np.int64)
+        spoken = [request for request in requests if request.ended and request.prompt_said > 0]
+        said = np.array([request.prompt_said for request in spoken])
+        whole = np.array([request.length for request in spoken], dtype=np.int64)
         return replace(of_probe, prompt_stretch=fit_prompt_stretch(said, whole))

@@ -28,13 +28,13 @@ from trail.sidecar.api.server import (
     unix_services,
 )
 from trail.sidecar.config import SidecarConfig
-from trail.sidecar.history.decision_log import DecisionLog, LaneRecorder
+from trail.sidecar.history.decision_log import DecisionLog
 from trail.sidecar.history.watch import WATCHERS, WatchHub
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.loop import Inbox, SidecarLoop
-from trail.sidecar.loop.pipeline import EngineLane, Expected, Telemetry
-from trail.sidecar.loop.policy_box import PolicyBox, policy_label
+from trail.sidecar.loop.pipeline import EnginePipeline, Expected, Telemetry
+from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import Predictor
 from trail.sidecar.loop.prompting import PromptPredictorLike, PromptState, PromptWorker
 from trail.sidecar.loop.rests import YieldCore
@@ -94,7 +94,7 @@ class Sidecar:
         self.health = Health()
         self.inbox = Inbox()
         self.watch = WatchHub()
-        self.lanes: dict[int, EngineLane] = {}
+        self.pipelines: dict[int, EnginePipeline] = {}
         self.metrics_port: int | None = None
         self.prompts: PromptWorker | None = None
         self._control = self._make_control()
@@ -111,7 +111,7 @@ class Sidecar:
         sys.setswitchinterval(self.pacing.thread_switch_s)
         gc.disable()
         self._closers.append(DirectoryLock(self.config.directory).release)
-        self._make_lanes()
+        self._make_pipelines()
         self._log_decisions()
         self.quality.start()
         self._closers.append(lambda: self.quality.stop(0.3))
@@ -138,7 +138,9 @@ class Sidecar:
         """Serving means: the loop goes round, and no engine's predictions are off."""
         loop, hung_after_ns = self._loop, self.pacing.hung_after_s * 1e9
         alive = loop is not None and time.monotonic_ns() - loop.last_round_ns < hung_after_ns
-        self.health.set(serving=alive and all(lane.problem is None for lane in self.lanes.values()))
+        self.health.set(
+            serving=alive and all(pipeline.problem is None for pipeline in self.pipelines.values())
+        )
 
     def close(self) -> None:
         """Stops everything in the reverse order of its start and removes files and socket."""
@@ -150,7 +152,7 @@ class Sidecar:
             except Exception:
                 log.exception("while stopping")
 
-    def _make_lanes(self) -> None:
+    def _make_pipelines(self) -> None:
         manifest, config = self.manifest, self.config
         epoch = secrets.randbits(63) | 1
         for engine in range(config.engines):
@@ -162,7 +164,7 @@ class Sidecar:
                 spec = RingSpec(manifest.hidden_size, config.ring_rows_per_frame, config.ring_slots)
                 ring = FrameReader.create(ring_path(config.directory, engine), spec)
                 self._closers.append(lambda ring=ring: ring.close(unlink=True))  # type: ignore[misc]  # bound early
-            lane = self.lanes[engine] = EngineLane(
+            pipeline = self.pipelines[engine] = EnginePipeline(
                 engine,
                 board=board,
                 ring=ring,
@@ -176,10 +178,10 @@ class Sidecar:
                 quality=self.quality,
                 orphan_timeout_s=config.orphan_timeout_s,
             )
-            lane.lives.listeners.append(self.watch)
+            pipeline.timelines.listeners.append(self.watch)
         complete(
-            self.telemetry.metrics, self.lanes.values(), self.policy, lambda: self.mean.value, self.quality,
-            pacing=self.pacing,
+            self.telemetry.metrics, self.pipelines.values(), self.policy, lambda: self.mean.value,
+            self.quality, pacing=self.pacing,
         )  # fmt: skip
 
     def _log_decisions(self) -> None:
@@ -187,11 +189,10 @@ class Sidecar:
         if path is None:
             return
         decisions = DecisionLog(
-            path, int(self.config.decision_log_mib * 2**20), self.lanes.values(), self.pacing
+            path, int(self.config.decision_log_mib * 2**20), self.pipelines.values(), self.pacing
         )
-        for lane in self.lanes.values():
-            lane.recorder = LaneRecorder(lane.tracker.capacity, decisions)
-            lane.lives.listeners.append(lane.recorder)
+        for pipeline in self.pipelines.values():
+            pipeline.timelines.listeners.append(decisions)
         metrics = self.telemetry.metrics
         metrics.registry.register(StateCollector(DecisionMetrics(decisions), metrics.failures))
         decisions.start()
@@ -207,8 +208,8 @@ class Sidecar:
         except Exception as error:  # noqa: BLE001 - scheduling matters more than its traces
             log.error("no traces: %s; give --otlp-endpoint host:port and trail-serving[sidecar]", error)  # noqa: TRY400
             return
-        for lane in self.lanes.values():
-            lane.lives.listeners.append(tracing)
+        for pipeline in self.pipelines.values():
+            pipeline.timelines.listeners.append(tracing)
         self.telemetry.metrics.registry.register(TraceCollector(tracing))
         tracing.start()
         self._closers.append(tracing.stop)
@@ -284,7 +285,11 @@ class Sidecar:
         self._closers.append(pushes.stop)
 
     def _models(self) -> dict[str, str]:
-        return {str(lane.engine): lane.hello.model for lane in self.lanes.values() if lane.hello is not None}
+        return {
+            str(pipeline.engine): pipeline.hello.model
+            for pipeline in self.pipelines.values()
+            if pipeline.hello is not None
+        }
 
     def _load(self) -> None:
         if self.manifest is None or self.config.predictor is None:
@@ -301,8 +306,8 @@ class Sidecar:
         if manifest.layer is not None:
             large = manifest.hidden_size >= MEASURED_FROM
             probe = load_probe(path, manifest).prepared(FASTEST if large else "float32")
-            for lane in self.lanes.values():
-                lane.predictor = Predictor(probe, refiner)
+            for pipeline in self.pipelines.values():
+                pipeline.predictor = Predictor(probe, refiner)
 
         def load() -> PromptPredictorLike | None:
             prompt = load_prompt(path, manifest)
@@ -335,7 +340,7 @@ class Sidecar:
         return threads
 
     def _start_loop(self) -> None:
-        loop = SidecarLoop(self.lanes, self.inbox, self.prompts, self.telemetry.metrics, self.pacing)
+        loop = SidecarLoop(self.pipelines, self.inbox, self.prompts, self.telemetry.metrics, self.pacing)
         thread = threading.Thread(target=loop.run, args=(self._stop,), name="trail-loop", daemon=True)
 
         def stop() -> None:
@@ -351,7 +356,7 @@ class Sidecar:
             prompts = self.prompts
             prompts.start()
             self._closers.append(lambda: prompts.stop(0.3))
-        log.info("policy %s, directory %s", policy_label(self.config.policy), self.config.directory)
+        log.info("policy %s, directory %s", self.config.policy.text, self.config.directory)
         log.info(
             "pacing %s (--pacing %s, cores of its own: %d)",
             self.pacing.name, self.config.pacing, self._own_cores,
@@ -366,7 +371,7 @@ class Sidecar:
         except ImportError as error:
             log.error("c is not tuned: %s; install trail-serving[sidecar]", error)  # noqa: TRY400 - says it all
             return
-        meter = PressureMeter(self.lanes.values(), self.policy, lambda: link.generation)
+        meter = PressureMeter(self.pipelines.values(), self.policy, lambda: link.generation)
         link = RedisLink(
             self.config.redis,
             self.pacing,
@@ -387,13 +392,13 @@ class Sidecar:
             m = self.manifest
             info = PredictorInfo(str(self.config.predictor), m.model_id, m.hidden_size, m.layer, m.bins.k)
         return ControlService(
-            self.lanes, self.policy, info,
+            self.pipelines, self.policy, info,
             lambda: self.prompts.state.value if self.prompts else "", self.pacing,
         )  # fmt: skip
 
     def _observe(self) -> ObserveService:
         return ObserveService(
-            self.lanes, self.policy, self.watch, self._control.description,
+            self.pipelines, self.policy, self.watch, self._control.description,
             pacing=self.pacing, pod=self.config.pod,
         )  # fmt: skip
 
@@ -402,7 +407,7 @@ class Sidecar:
 
     def _queue_estimate(self) -> tuple[float, float]:
         """How long the longest queue of an engine is, and the longest time of a token, in seconds."""
-        estimates = [lane.queue_estimate for lane in self.lanes.values()]
+        estimates = [pipeline.queue_estimate for pipeline in self.pipelines.values()]
         return max(e.wait_s for e in estimates), max(e.token_s for e in estimates)
 
 

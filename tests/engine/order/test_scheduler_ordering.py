@@ -18,13 +18,13 @@ from trail.engine.order.board_watch import BoardWatch
 from trail.engine.order.ordering import Ordering
 from trail.engine.order.queues import Queues
 from trail.engine.order.slots import SlotTable
-from trail.engine.report.events import Changed
-from trail.engine.report.summaries import Passages
+from trail.engine.report.summaries import Summaries
 from trail.policy.guard import boost_scale, overtake_bound
 from trail.policy.ranks import Terms
 from trail.policy.sizes import rank_requests
 from trail.policy.spec import PolicySpec
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardWriter
+from trail.wire.lifecycle import Changed
 
 ATTACHED_NS = 10**9
 CAPACITY = 64
@@ -39,9 +39,9 @@ class Side:
     def __init__(self, scheduler: SchedulerModel, board: Path) -> None:
         self.table = SlotTable()
         self.events: list[Changed] = []
-        self.passages = Passages(self.events.append)
+        self.summaries = Summaries(lambda _slot, event: self.events.append(event))
         watch = BoardWatch(board, ATTACHED_NS)
-        self.ordering = Ordering(Queues(scheduler), self.table, watch, self.passages)
+        self.ordering = Ordering(Queues(scheduler), self.table, watch, self.summaries)
         scheduler.side = self
         self.scheduler = scheduler
         self.now_ns = ATTACHED_NS

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -16,21 +17,17 @@ import pytest
 from scheduler_process import wait_until
 
 from trail.engine.report import stream as lifecycle
-from trail.engine.report.events import Changed, EngineFacts, Finished, Load, PassageFacts, Started
-from trail.engine.report.events import message as message_of
 from trail.engine.report.stream import LifecycleStream, _batch
-from trail.sidecar.requests.events import Clocks, from_message
-from trail.sidecar.requests.timeline import Passage
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Finished, Hello, Load, Started, from_message, to_message
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
-FACTS = EngineFacts(3, "0.32.0", "model", 64, (2,), "float32", 32, 100, 8, 512, prefix_caching=True)
+HELLO = Hello(3, "0.32.0", "model", 64, (2,), "float32", 32, 100, 8, 512, prefix_caching=True)
 
 
 def started(number: int, slot: int | None = None, age: int = 0) -> Started:
     place = number if slot is None else slot
     return Started(
-        number + 1, f"r{number}", place, [1, 2, 3], 100, 12.5, 0, {"traceparent": "x"}, 7, age, 5.0
+        number + 1, f"r{number}", place, [1, 2, 3], 100, 7, age, 5.0, 12.5, 0, {"traceparent": "x"}
     )
 
 
@@ -79,7 +76,7 @@ def socket() -> Iterator[Path]:
 
 @pytest.fixture
 def stream(socket: Path) -> Iterator[LifecycleStream]:
-    stream = LifecycleStream(socket, FACTS)
+    stream = LifecycleStream(socket, HELLO)
     stream.start()
     yield stream
     stream.stop()
@@ -140,7 +137,7 @@ def test_a_sidecar_that_stops_reading_loses_the_stream_and_is_told_all_again(
     stream.resend([])
     assert wait_until(lambda: server.hellos() == 1)
     server.reading.clear()
-    long_prompt = started(0)._replace(prompt_token_ids=list(range(60_000)))
+    long_prompt = replace(started(0), prompt_token_ids=list(range(60_000)))
     for _ in range(2_000):
         stream.report(long_prompt)
         if stream._queue.qsize() == 0 and not stream._open:
@@ -169,7 +166,7 @@ def test_the_load_is_sent_when_it_changes(socket: Path, stream: LifecycleStream)
 
 def test_stopping_ends_the_thread(socket: Path) -> None:
     server = Server(socket)
-    stream = LifecycleStream(socket, FACTS)
+    stream = LifecycleStream(socket, HELLO)
     stream.start()
     assert wait_until(lambda: stream.wants_resend)
     stream.stop(wait_s=10.0)
@@ -191,27 +188,22 @@ def test_a_message_holds_what_came_since_the_last_also_when_slots_are_taken_agai
         queue.put(event)
     taken, ended = _batch(queue)
     assert (taken, ended) == (events, False)
-    clocks, *applied = from_message(message_of(taken, None))
-    assert isinstance(clocks, Clocks)
+    applied = list(from_message(to_message(taken)))
     # Whoever held a slot has ended before the next request takes it.
     assert [(type(event).__name__, event.key) for event in applied] == [
         ("Finished", 1), ("Started", 2), ("Started", 3), ("Finished", 3), ("Started", 4),
     ]  # fmt: skip
 
 
-def test_changes_and_passages_travel_with_both_clocks() -> None:
-    facts = PassageFacts(10, 20, 30, 40, 50, 1, 2, 3, (Cause.RATIO, Cause.BUSY), 4, False)
-    change = Changed(2, 1, Change.PREEMPTED, 25, 7, Cause.SLOT, 9, 1.5)
-    whole = message_of([started(1)._replace(passage=facts), change, finished(1)], None)
-    clocks, begun, changed, ended = from_message(whole)
-    assert isinstance(clocks, Clocks)
-    assert abs(clocks.wall_ns - time.time_ns()) < 60 * 10**9
-    assert abs(clocks.monotonic_ns - time.monotonic_ns()) < 60 * 10**9
-    assert changed == (2, Change.PREEMPTED, 25, 7, Cause.SLOT, 9, 1.5)
-    assert begun.passage == Passage(
-        10, 20, 30, 40, 50, 1, 2, 3, frozenset({Cause.RATIO, Cause.BUSY}), 4, False
-    )  # type: ignore[union-attr]  # the second is what started
-    assert ended.passage is None  # type: ignore[union-attr]  # the last is what ended
+def test_messages_carry_both_clocks(socket: Path, stream: LifecycleStream) -> None:
+    server = Server(socket)
+    stream.set_load(Load(waiting=1))
+    assert wait_until(lambda: len(server.messages) > 1)
+    hello, told = server.messages[:2]
+    assert not hello.wall_ns
+    assert abs(told.wall_ns - time.time_ns()) < 60 * 10**9
+    assert abs(told.monotonic_ns - time.monotonic_ns()) < 60 * 10**9
+    server.stop()
 
 
 def test_the_socket_path_of_the_test_is_short_enough(socket: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_error_of_our_own_part_does_not_end_the_link(server: RedisServer) -> 
     def report() -> Any:
         asked.append(1)
         if len(asked) < 3:
-            raise RuntimeError("no lanes yet")
+            raise RuntimeError("no pipelines yet")
         return replace(REPORT, waiting=math.inf) if len(asked) == 3 else REPORT
 
     config = RedisConfig(server.url, WORKLOAD, "llama-0")

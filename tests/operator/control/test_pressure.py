@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trail.policy.spec import PolicySpec
+from trail.sidecar.history.timelines import Timelines
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.pressure import PressureMeter
 from trail.sidecar.redis.step_cost import StepCost, full_batch
-from trail.sidecar.requests.events import Finished, Hello, Load, Started
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
+from trail.wire.lifecycle import Change, Changed, EngineSummary, Hello, Load, Started
 from trail.wire.redis_schema import PodReport, decode_report, encode_report
 
 
@@ -85,29 +86,30 @@ def test_a_full_batch_is_what_slots_and_memory_allow(
     assert full_batch(slots, 0.0, prompt, answer) == full_batch(slots, kv, math.nan, answer) == slots
 
 
-class Lane:
-    """What the meter reads of a lane."""
+class Pipeline:
+    """What the meter reads of a pipeline."""
 
     def __init__(self) -> None:
         self.tracker = RequestTracker(64, 2, RunningMean(100.0))
+        self.timelines = Timelines(0, self.tracker, lambda: 1)
         self.load = Load()
         self.hello = Hello(engine=0, kv_blocks=1000, max_running=8)
         self.ordering = True
 
 
 class Scene:
-    """A lane, its meter and a clock that is moved by hand."""
+    """A pipeline, its meter and a clock that is moved by hand."""
 
     def __init__(self) -> None:
-        self.lane, self.now_s = Lane(), 0.0
-        lanes: Any = [self.lane]
+        self.pipeline, self.now_s = Pipeline(), 1.0
+        pipelines: Any = [self.pipeline]
         self.meter = PressureMeter(
-            lanes, PolicyBox(PolicySpec("trail", c=0.4)), lambda: 7, lambda: self.now_s
+            pipelines, PolicyBox(PolicySpec("trail", c=0.4)), lambda: 7, lambda: self.now_s
         )
         self.meter.sample()
 
     def load(self, **changes: Any) -> None:
-        self.lane.load = replace(self.lane.load, **changes)
+        self.pipeline.load = replace(self.pipeline.load, **changes)
 
     def passes(self, seconds: float, samples: int = 1) -> None:
         for _ in range(samples):
@@ -115,16 +117,20 @@ class Scene:
             self.meter.sample()
 
     def start(self, slot: int, prompt: int, predicted: float) -> None:
-        prompt_ids = tuple(range(prompt))
-        self.lane.tracker.start(
-            Started(
-                key=slot + 1, request_id=str(slot), slot=slot, prompt_token_ids=prompt_ids, initial=predicted
-            )
+        queued = EngineSummary(queued_ns=int(self.now_s * 1e9))
+        ids = tuple(range(prompt))
+        self.pipeline.timelines.start(
+            Started(slot + 1, str(slot), slot, ids, initial_prediction=predicted, summary=queued)
         )
+        self.pipeline.timelines.find(str(slot))[-1].initial = predicted  # as the board would say
+
+    def first_token(self, slot: int) -> None:
+        now_ns = int(self.now_s * 1e9)
+        self.pipeline.timelines.change(Changed(slot + 1, Change.FIRST_TOKEN, now_ns, 1))
 
     def see(self, slot: int, age: int) -> None:
         """A hidden state of age `age` has been used."""
-        self.lane.tracker.seen[slot] = age
+        self.pipeline.tracker.seen[slot] = age
 
 
 def test_rates_are_counted_from_totals_and_averages_over_time() -> None:
@@ -161,22 +167,33 @@ def test_waits_of_the_shortest_third_and_the_longest_pause() -> None:
     scene.passes(1.0, 5)
     scene.see(0, 1)
     scene.passes(0.2)
+    scene.first_token(0)
     scene.see(1, 1)
     scene.see(0, 5)
     scene.passes(1.0, 5)
+    for slot in (1, 2):
+        scene.first_token(slot)
     scene.see(0, 9)
     report = scene.meter.report()
-    assert report.short_wait_s == pytest.approx(1.2, abs=0.21)
+    assert report.short_wait_s == pytest.approx(1.2)
     assert report.gap_s == pytest.approx(1.0, abs=0.21)
     assert report.prompt_tokens == 50.0
-    assert report.answer_tokens == pytest.approx(scene.lane.tracker.mean.value)
+    assert report.answer_tokens == pytest.approx(scene.pipeline.tracker.mean.value)
     assert report.generated_s * report.interval_s == pytest.approx(9 + 1)
+
+
+def test_requests_that_an_engine_sends_again_have_not_just_begun() -> None:
+    scene = Scene()
+    again = Started(1, "a", 0, (1, 2, 3), age=9, initial_prediction=50.0)
+    scene.pipeline.timelines.start(again)
+    scene.passes(2.0, 4)
+    assert math.isnan(scene.meter.report().short_wait_s)
 
 
 def test_what_is_not_known_is_said_to_be_unknown_and_can_be_sent() -> None:
     scene = Scene()
-    scene.lane.hello = Hello(engine=0)
-    scene.lane.tracker.mean = RunningMean(0.0)
+    scene.pipeline.hello = Hello(engine=0)
+    scene.pipeline.tracker.mean = RunningMean(0.0)
     scene.passes(2.0)
     report = scene.meter.report()
     for name in (
@@ -196,7 +213,7 @@ def test_what_is_not_known_is_said_to_be_unknown_and_can_be_sent() -> None:
 @pytest.mark.parametrize(("stated", "told"), [(True, 1.0), (False, 0.0), (None, math.nan)])
 def test_the_operator_is_told_whether_the_engine_caches_prefixes(stated: bool | None, told: float) -> None:
     scene = Scene()
-    scene.lane.hello = replace(scene.lane.hello, prefix_caching=stated)
+    scene.pipeline.hello = replace(scene.pipeline.hello, prefix_caching=stated)
     scene.passes(2.0)
     raw = {name.encode(): value.encode() for name, value in encode_report(scene.meter.report()).items()}
     report = decode_report(raw)
@@ -212,11 +229,12 @@ def test_the_cost_comes_from_steps_prompts_and_time() -> None:
     for k in range(60):
         prompt = int(rng.integers(1, 400))
         scene.start(k, prompt, 100.0)
+        scene.first_token(k)
         scene.see(k, 1)
         made = int(rng.integers(5, 30))
         steps += made
         scene.load(waiting=3, running=8, steps_total=steps)
-        scene.lane.tracker.seen[0] += 8 * made
+        scene.pipeline.tracker.seen[0] += 8 * made
         scene.passes(0.01 * made + 1e-4 * prompt)
     cost = scene.meter.report().recompute_cost
     assert cost == pytest.approx(1e-4 * 8 / 0.01, rel=0.1)
@@ -227,6 +245,6 @@ def test_a_finished_request_does_not_count_as_a_pause() -> None:
     scene.start(0, 10, 20.0)
     scene.see(0, 3)
     scene.passes(0.2)
-    scene.lane.tracker.finish(Finished(key=1, slot=0, output_tokens=4))
+    scene.pipeline.tracker.finish(1, output_tokens=4)
     scene.passes(5.0, 5)
     assert not scene.meter.report().gap_s > 0.3

@@ -180,8 +180,8 @@ def test_engines_have_boards_of_their_own(sidecar: Sidecar) -> None:
     for engine, stream in enumerate(streams):
         stream.hello(engine=engine)
         stream.send(started=[trail_pb2.RequestStarted(key=engine + 1, slot=0, exact_output_tokens=9)])
-    until(lambda: [len(lane.tracker) for lane in sidecar.lanes.values()] == [1, 1])
-    assert [int(lane.tracker.key[0]) for lane in sidecar.lanes.values()] == [1, 2]
+    until(lambda: [len(pipeline.tracker) for pipeline in sidecar.pipelines.values()] == [1, 1])
+    assert [int(pipeline.tracker.key[0]) for pipeline in sidecar.pipelines.values()] == [1, 2]
     for stream in streams:
         stream.close()
 
@@ -189,7 +189,7 @@ def test_engines_have_boards_of_their_own(sidecar: Sidecar) -> None:
 def test_stream_is_answered_once_when_it_ends(sidecar: Sidecar) -> None:
     stream = EngineStream(sidecar.config.directory)
     stream.hello()
-    until(lambda: sidecar.lanes[0].hello is not None)
+    until(lambda: sidecar.pipelines[0].hello is not None)
     stream._messages.put(None)
     assert stream.call.result(timeout=10) == trail_pb2.ReportEnd()
     stream.close()
@@ -201,11 +201,11 @@ def test_health_follows_the_loop(sidecar: Sidecar, unix: grpc.Channel) -> None:
         return int(health_pb2_grpc.HealthStub(unix).Check(health_pb2.HealthCheckRequest()).status)
 
     until(lambda: status() == health_pb2.HealthCheckResponse.SERVING)
-    lane = sidecar.lanes[0]
+    pipeline = sidecar.pipelines[0]
     gate = threading.Event()
-    lane.step = lambda: gate.wait(30)  # type: ignore[method-assign]  # the loop hangs in this lane
+    pipeline.step = lambda: gate.wait(30)  # type: ignore[method-assign]  # the loop hangs in this pipeline
     until(lambda: status() == health_pb2.HealthCheckResponse.NOT_SERVING)
-    del lane.step  # type: ignore[method-assign]  # back to the method
+    del pipeline.step  # type: ignore[method-assign]  # back to the method
     gate.set()
     until(lambda: status() == health_pb2.HealthCheckResponse.SERVING)
 

@@ -255,7 +255,7 @@ def test_trail_explain_prints_a_timeline(
 ) -> None:
     a_life(engine)
     end(engine)
-    until(lambda: sidecar.lanes[0].lives.ended_total)
+    until(lambda: sidecar.pipelines[0].timelines.ended_total)
     for where in (["--dir", str(sidecar.config.directory)], ["--address", sidecar.config.rank_address]):
         assert main(["explain", "cmpl-5", *where]) == 0
         text = capsys.readouterr().out

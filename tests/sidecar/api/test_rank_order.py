@@ -33,7 +33,7 @@ requests = st.fixed_dictionaries(
 def test_rank_agrees_with_what_an_engine_reads_from_the_board(spec: PolicySpec, given_: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(Path(directory), spec)
-        bench.lane.queue_estimate.wait_s, bench.lane.queue_estimate.token_s = 6.0, 0.02
+        bench.pipeline.queue_estimate.wait_s, bench.pipeline.queue_estimate.token_s = 6.0, 0.02
         try:
             for slot, request in enumerate(given_):
                 bench.apply(
@@ -42,11 +42,11 @@ def test_rank_agrees_with_what_an_engine_reads_from_the_board(spec: PolicySpec, 
                         slot,
                         prompt_tokens=request["prompt"],
                         exact_output_tokens=request["exact"],
-                        initial=request["initial"],
+                        initial_prediction=request["initial"],
                     )
                 )
-            bench.lane.queue_estimate.look = lambda *seen: None  # what is stated of the queue stays
-            bench.lane.step()
+            bench.pipeline.queue_estimate.look = lambda *seen: None  # what is stated of the queue stays
+            bench.pipeline.step()
             board, header = bench.board(*range(len(given_))), bench.header()
         finally:
             bench.close()

@@ -1,29 +1,30 @@
 """The decision log: what a line holds, what it must not hold, and that its troubles are its own."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from service_kit import Bench, started, until, vector
+from service_kit import Bench, ending, started, until, vector
 
 from trail.policy.spec import PolicySpec
-from trail.sidecar.history.decision_log import FIRST_STRIDE, KEPT, DecisionLog, LaneRecorder, Trail
+from trail.sidecar.history.decision_log import FIRST_STRIDE, KEPT, DecisionLog, request_record, thinned
 from trail.sidecar.history.rotating import PARTS, RotatingFile, parts
-from trail.sidecar.requests.events import Changed, Clocks, Finished, Hello, Load
-from trail.sidecar.requests.timeline import Passage
-from trail.wire.changes import Change
+from trail.sidecar.requests.predictions import PredictionHistories
+from trail.sidecar.requests.timeline import RequestTimeline
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Change, Changed, Clocks, EngineSummary, Finished, Hello, Load
 
 S = 10**9
 SECRET = 31_337
 
 
 def attach(bench: Bench, path: Path, limit: int = 1 << 20) -> DecisionLog:
-    decisions = DecisionLog(path, limit, [bench.lane])
-    bench.lane.recorder = LaneRecorder(bench.lane.tracker.capacity, decisions)
-    bench.lane.lives.listeners.append(bench.lane.recorder)
+    decisions = DecisionLog(path, limit, [bench.pipeline])
+    bench.pipeline.timelines.listeners.append(decisions)
     return decisions
 
 
@@ -31,17 +32,17 @@ def serve_one(bench: Bench, key: int, slot: int, tokens: int) -> None:
     """A request from its arrival to its end, with a prediction at every age."""
     bench.apply(
         Clocks(0, 1_000_000 * S),
-        started(key, slot, prompt_tokens=5, arrival_time_s=1_000_000.5, passage=Passage(queued_ns=S)),
+        started(key, slot, prompt_tokens=5, arrival_time_s=1_000_000.5, summary=EngineSummary(queued_ns=S)),
         Changed(key, Change.ADMITTED, 2 * S),
     )
-    bench.lane.tracker.set_prompt_prediction(key, 40.0)
+    bench.pipeline.tracker.set_prompt_prediction(key, 40.0)
     bench.export((key, 5, Kind.PROMPT, vector(0, 0, 1, 0)))
-    bench.lane.step()
+    bench.pipeline.step()
     for age in range(1, tokens):
         bench.export((key, 5 + age, Kind.TOKEN, vector(0, 0, 1, 0)))
-        bench.lane.step()
-    passage = Passage(S, 2 * S, 3 * S, 9 * S, S, memory_preemptions=1)
-    bench.apply(Finished(key, slot, tokens, recomputed_tokens=6, passage=passage))
+        bench.pipeline.step()
+    summary = EngineSummary(S, 2 * S, 3 * S, 9 * S, S, memory_preemptions=1)
+    bench.apply(Finished(key, slot, tokens, recomputed_tokens=6, summary=summary))
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -87,7 +88,7 @@ def test_nothing_of_a_prompt_is_in_it(bench: Bench, tmp_path: Path) -> None:
         Hello(0, hidden_size=8, layers=(2,)),
         type(event)(key=7, request_id="r7", slot=3, prompt_token_ids=(SECRET,) * 9),
     )
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(Finished(7, 3, 4))
     decisions.start()
     until(lambda: decisions.written == 1)
@@ -96,18 +97,25 @@ def test_nothing_of_a_prompt_is_in_it(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_predictions_are_thinned_evenly() -> None:
-    trail = Trail()
-    wanted = 1
-    for age in range(1, 5000):
-        if age >= wanted:
-            wanted = trail.add(age, 5000.0 - age)
-    ages = [age for age, _ in trail.points]
+    ages = [age for age, _ in thinned((age, 5000.0 - age) for age in range(5000))]
     assert KEPT // 2 < len(ages) <= KEPT
     gaps = [b - a for a, b in pairwise(ages)]
     assert ages[0] == 1
-    assert ages[-1] > 4900 - trail.stride
-    assert max(gaps) <= 2 * trail.stride
+    assert ages[-1] > 4900 - max(gaps)
+    assert max(gaps) <= 2 * min(gaps)
     assert min(gaps) >= FIRST_STRIDE
+
+
+def test_a_request_ranked_by_its_prompt_is_logged_as_it_was_ranked() -> None:
+    histories = PredictionHistories(1, 2)
+    for made, age in enumerate((0, 3, 9, 50)):
+        at = np.array([age])
+        histories.take(np.array([0]), np.array([made]), at, at + 7.0, np.ones((1, 2)))
+    one = RequestTimeline(0, 5, 2, "r5", 10, arrival_s=1.0, initial=20.0)
+    one.ending = ending(60, history=histories.of(0, 4))
+    assert request_record(one)["refined"] == [[3, 7.0], [9, 7.0], [50, 7.0]]
+    one.ending = replace(one.ending, by_prompt=True)
+    assert request_record(one)["refined"] == [[3, 17.0], [9, 11.0], [50, 0.0]]
 
 
 def test_a_slot_that_is_taken_again_begins_anew(bench: Bench, tmp_path: Path) -> None:
@@ -123,7 +131,7 @@ def test_a_slot_that_is_taken_again_begins_anew(bench: Bench, tmp_path: Path) ->
 
 
 def test_steps_are_told_every_second(bench: Bench, tmp_path: Path) -> None:
-    decisions = DecisionLog(tmp_path / "x", 1 << 20, [bench.lane])
+    decisions = DecisionLog(tmp_path / "x", 1 << 20, [bench.pipeline])
     bench.apply(Load(steps_total=100, running=3, waiting=2, kv_usage=0.5))
     assert list(decisions._loads(10.0)) == []
     bench.apply(Load(steps_total=150, running=4, waiting=1, kv_usage=0.25))
@@ -171,7 +179,7 @@ def test_a_disk_that_cannot_be_written_costs_the_lines_alone(
     until(lambda: decisions.dropped == 2)
     decisions.close()
     assert decisions.written == 0
-    assert bench.lane.lives.listener_failures == 0
+    assert bench.pipeline.timelines.listener_failures == 0
 
 
 def test_a_full_queue_drops_and_counts(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,13 +189,3 @@ def test_a_full_queue_drops_and_counts(bench: Bench, tmp_path: Path, monkeypatch
     for key in (7, 8, 9):
         serve_one(bench, key, 3, 3)
     assert decisions.dropped == 2
-
-
-def test_a_recorder_that_fails_leaves_the_lane_alone(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.apply(Hello(0, hidden_size=8, layers=(2,)))
-    attach(bench, tmp_path / "log")
-    monkeypatch.setattr(LaneRecorder, "_keep", lambda *_: 1 / 0)
-    serve_one(bench, 7, 3, 6)
-    assert bench.lane.lives.ended[0].request_id == "r7"

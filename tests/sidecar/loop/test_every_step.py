@@ -20,8 +20,8 @@ from trail.policy.spec import PolicySpec
 from trail.sidecar.loop import loop as loop_module
 from trail.sidecar.loop.loop import Delivery, SidecarLoop
 from trail.sidecar.pacing import OWN_CORES, SHARED_CORES, Pacing
-from trail.sidecar.requests.events import Hello, Load
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Hello, Load
 
 KEY, SLOT, PROMPT_TOKENS = 1, 0, 5
 TRAIL = PolicySpec("trail")
@@ -115,7 +115,7 @@ def late(
             monotonic=lambda: world.now_s, thread_time=lambda: world.now_s,
             monotonic_ns=lambda: int(world.now_s * 1e9),
         )  # fmt: skip
-        loop = SidecarLoop({0: bench.lane}, world, None, bench.telemetry.metrics, pacing)  # type: ignore[arg-type]
+        loop = SidecarLoop({0: bench.pipeline}, world, None, bench.telemetry.metrics, pacing)  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
             patch.setattr(loop_module, "time", clock)
             loop.run(world)  # type: ignore[arg-type]  # as much of an Event as the loop asks for

@@ -15,8 +15,8 @@ from trail.sidecar.loop.loop import Delivery, Inbox, SidecarLoop
 from trail.sidecar.loop.prompting import PromptWorker
 from trail.sidecar.loop.rests import KV_FULL, Idle
 from trail.sidecar.pacing import SHARED_CORES
-from trail.sidecar.requests.events import Finished, Hello, Load, StreamEnded
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Hello, Load, StreamEnded
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
 SLOTS = 4
@@ -37,7 +37,7 @@ class CountingEncoder:
 
 @pytest.fixture
 def bench(make_bench: Callable[..., Bench]) -> Bench:
-    """A lane whose engine runs four requests at most."""
+    """A pipeline whose engine runs four requests at most."""
     bench = make_bench()
     bench.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(2,), max_running=SLOTS))
     return bench
@@ -48,9 +48,9 @@ def pass_time(bench: Bench, ns: int = AFTER_NS) -> None:
 
 
 def grow_idle(bench: Bench) -> None:
-    assert not bench.lane.look_idle()
+    assert not bench.pipeline.look_idle()
     pass_time(bench)
-    assert bench.lane.look_idle()
+    assert bench.pipeline.look_idle()
 
 
 @given(
@@ -86,19 +86,19 @@ def test_an_engine_that_does_not_say_how_many_it_runs_is_never_idle() -> None:
 def test_whatever_may_make_requests_wait_ends_it_at_once(bench: Bench, busy: list[object]) -> None:
     grow_idle(bench)
     bench.apply(*busy)
-    assert not bench.lane.look_idle()
+    assert not bench.pipeline.look_idle()
 
 
 def test_prompts_wait_while_it_is_idle_and_go_together_when_it_is_not(bench: Bench) -> None:
     grow_idle(bench)
     bench.apply(started(11, slot=1), started(12, slot=2), started(13, slot=3))
-    assert bench.lane.claim_prompts() == []
+    assert bench.pipeline.claim_prompts() == []
     bench.export((11, 5, Kind.PROMPT, P0))
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(Finished(key=12, slot=2, output_tokens=3), started(14, slot=2), Load(waiting=1))
-    claimed = [key for key, _ in bench.lane.claim_prompts()]
+    claimed = [key for key, _ in bench.pipeline.claim_prompts()]
     assert claimed == [13, 14], "one has the probe's prediction, one has ended"
-    assert bench.lane.claim_prompts() == []
+    assert bench.pipeline.claim_prompts() == []
 
 
 @pytest.mark.parametrize("end", [Hello(0, max_running=SLOTS), StreamEnded()])
@@ -106,15 +106,15 @@ def test_prompts_of_an_engine_that_is_gone_are_let_go(bench: Bench, end: object)
     grow_idle(bench)
     bench.apply(started(11, slot=1), end)
     pass_time(bench, 61_000_000_000)  # after which an engine that does not come back is given up
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(Hello(0, max_running=SLOTS), Load(waiting=1))
-    assert bench.lane.claim_prompts() == []
+    assert bench.pipeline.claim_prompts() == []
 
 
 @contextmanager
 def running(bench: Bench, prompts: PromptWorker | None = None) -> Iterator[Inbox]:
     inbox = Inbox()
-    loop = SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics, SHARED_CORES)
+    loop = SidecarLoop({0: bench.pipeline}, inbox, prompts, bench.telemetry.metrics, SHARED_CORES)
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
@@ -141,7 +141,7 @@ def test_the_loop_beats_while_it_rests_and_wakes_for_a_queue(bench: Bench) -> No
         beat_ns = bench.header().heartbeat_ns
         until(lambda: bench.header().heartbeat_ns > beat_ns)
         inbox.put(Delivery(0, 1, (started(11, slot=1),)), timeout_s=1)
-        until(lambda: len(bench.lane.tracker))
+        until(lambda: len(bench.pipeline.tracker))
         assert encoder.prompts == []
         inbox.put(Delivery(0, 1, (started(12, slot=2), Load(waiting=1))), timeout_s=1)
         until(lambda: all(bench.board(1, 2)["key"] == [11, 12]))
@@ -159,8 +159,8 @@ def test_what_no_prediction_could_change_lets_the_loop_rest(make_bench: Callable
     )
     prompts.start()
     bench.apply(Hello(engine=0, hidden_size=HIDDEN, layers=(2,), max_running=SLOTS), Load(waiting=1))
-    assert bench.lane.settled
-    assert not bench.lane.look_idle()
+    assert bench.pipeline.settled
+    assert not bench.pipeline.look_idle()
     with running(bench, prompts) as inbox:
         until(lambda: interval_s(bench) == REST_S)
         inbox.put(Delivery(0, 1, (started(11, slot=1),)), timeout_s=1)
@@ -185,21 +185,21 @@ def test_predictions_of_running_requests_matter_where_one_may_give_way(
 ) -> None:
     bench = make_bench(spec)
     bench.apply(load)
-    assert bench.lane.settled == settled
+    assert bench.pipeline.settled == settled
 
 
-def test_a_lane_that_fails_is_silent_however_idle_it_is(bench: Bench) -> None:
+def test_a_pipeline_that_fails_is_silent_however_idle_it_is(bench: Bench) -> None:
     class Broken:
         layer, hidden_size = 2, HIDDEN
 
         def predict(self, *_: object) -> np.ndarray:
             raise RuntimeError("no more memory")
 
-    assert bench.lane.predictor is not None
+    assert bench.pipeline.predictor is not None
     bench.apply(started(11, slot=1))
     grow_idle(bench)
-    bench.lane.predictor.probe = Broken()
-    loop = SidecarLoop({0: bench.lane}, Inbox(), None, bench.telemetry.metrics, SHARED_CORES)
+    bench.pipeline.predictor.probe = Broken()
+    loop = SidecarLoop({0: bench.pipeline}, Inbox(), None, bench.telemetry.metrics, SHARED_CORES)
     loop.step()
     beat_ns = bench.header().heartbeat_ns
     batch = rows((11, 5 + 1, Kind.TOKEN, P0))

@@ -14,8 +14,8 @@ from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.loop import Delivery, Inbox, SidecarLoop
 from trail.sidecar.loop.prompting import PromptJob, PromptState, PromptWorker
 from trail.sidecar.pacing import SHARED_CORES
-from trail.sidecar.requests.events import Finished, Hello, Started
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Hello, Started
 
 P0 = vector(0.1, 0.2, 0.3, 0.4)
 
@@ -50,7 +50,7 @@ def failures(metrics: Metrics, part: str) -> float:
 
 def make_loop(bench: Bench, prompts: PromptWorker | None = None) -> tuple[SidecarLoop, Inbox]:
     inbox = Inbox()
-    return SidecarLoop({0: bench.lane}, inbox, prompts, bench.telemetry.metrics, SHARED_CORES), inbox
+    return SidecarLoop({0: bench.pipeline}, inbox, prompts, bench.telemetry.metrics, SHARED_CORES), inbox
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def test_every_round_beats_for_board_and_ring(bench: Bench) -> None:
 
 def test_one_bad_event_does_not_cost_the_others(bench: Bench) -> None:
     loop, inbox = make_loop(bench)
-    events = (started(10, slot=99), started(11, slot=3, initial=40.0))
+    events = (started(10, slot=99), started(11, slot=3, initial_prediction=40.0))
     assert inbox.put(Delivery(0, 1, events), timeout_s=0)
     assert loop.step()
     assert bench.board(3)[0]["key"] == 11
@@ -118,7 +118,7 @@ def test_thread_keeps_beating_and_stops_when_told(bench: Bench) -> None:
     loop, inbox = make_loop(bench)
     with running(loop) as thread:
         until(lambda: bench.reader.fresh(50_000_000))
-        inbox.put(Delivery(0, 1, (started(11, slot=3, initial=40.0),)), timeout_s=1)
+        inbox.put(Delivery(0, 1, (started(11, slot=3, initial_prediction=40.0),)), timeout_s=1)
         until(lambda: bench.board(3)[0]["key"] == 11)
     assert not thread.is_alive()
 
@@ -212,10 +212,10 @@ def test_a_burst_that_takes_long_to_hear_of_does_not_silence_the_heartbeat(
 
     def slow(event: object, session: int) -> None:
         time.sleep(1.5 * SHARED_CORES.beat_every_s)
-        beats.append(bench.lane.beat_ns)
+        beats.append(bench.pipeline.beat_ns)
 
-    bench.lane._clock = time.monotonic_ns
-    monkeypatch.setattr(bench.lane, "apply", slow)
+    bench.pipeline._clock = time.monotonic_ns
+    monkeypatch.setattr(bench.pipeline, "apply", slow)
     inbox.put(Delivery(0, 1, tuple(started(key, key) for key in range(1, 5))), timeout_s=1)
     loop.step()
     assert len(set(beats)) == 4, "one between any two events"
@@ -225,10 +225,10 @@ def test_a_loop_that_fails_does_not_beat_for_what_it_hears(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, inbox = make_loop(bench)
-    monkeypatch.setattr(bench.lane, "step", lambda: 1 / 0)
+    monkeypatch.setattr(bench.pipeline, "step", lambda: 1 / 0)
     loop.step()
-    beat_ns = bench.lane.beat_ns
-    monkeypatch.setattr(bench.lane, "apply", lambda *_: time.sleep(1.5 * SHARED_CORES.beat_every_s))
+    beat_ns = bench.pipeline.beat_ns
+    monkeypatch.setattr(bench.pipeline, "apply", lambda *_: time.sleep(1.5 * SHARED_CORES.beat_every_s))
     inbox.put(Delivery(0, 1, (started(1, 1), started(2, 2))), timeout_s=1)
     loop.step()
-    assert bench.lane.beat_ns == beat_ns
+    assert bench.pipeline.beat_ns == beat_ns

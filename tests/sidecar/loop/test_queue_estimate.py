@@ -1,4 +1,4 @@
-"""What a lane states of its queue's length and its step time, and how seldom it states it anew."""
+"""What a pipeline states of its queue's length and its step time, and how seldom it states it anew."""
 
 import itertools
 import math
@@ -15,8 +15,8 @@ from trail.policy.guard import Guard
 from trail.policy.queue_estimate import MOVED, QueueEstimate
 from trail.policy.spec import PolicySpec
 from trail.sidecar.pacing import SHARED_CORES
-from trail.sidecar.requests.events import Finished, Hello, Load
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Hello, Load
 
 SECOND_NS = 10**9
 LOOK_NS = int(SHARED_CORES.queue_look_every_s * 1e9)
@@ -73,18 +73,18 @@ def queue_up(bench: Bench, seconds: float, waiting: int) -> None:
         position = 5 + 2 * (bench.steps + 1)
         bench.apply(Load(waiting=waiting, running=1))
         bench.export((1, position, Kind.TOKEN, vector(1, 1, 1, 1)))
-        bench.lane.step()
+        bench.pipeline.step()
 
 
 @pytest.fixture
 def queue(make_bench: Callable[..., Bench]) -> Callable[[PolicySpec], Bench]:
-    """A lane with one request that runs and four that wait, each predicted at 50 tokens."""
+    """A pipeline with one request that runs and four that wait, each predicted at 50 tokens."""
 
     def make(spec: PolicySpec) -> Bench:
         bench = make_bench(spec)
         bench.apply(*(started(key, key, max_tokens=4000) for key in range(1, 6)))
         for key in range(1, 6):
-            bench.lane.tracker.set_prompt_prediction(key, 50.0)
+            bench.pipeline.tracker.set_prompt_prediction(key, 50.0)
         return bench
 
     return make
@@ -103,7 +103,7 @@ def test_the_board_states_how_long_the_queue_is(queue: Callable[[PolicySpec], Be
 def test_other_policies_cause_no_update_of_the_board_for_it(queue: Callable[[PolicySpec], Bench]) -> None:
     bench = queue(PolicySpec("trail"))
     queue_up(bench, 3.0, waiting=4)
-    assert bench.lane.queue_estimate.wait_s > 0
+    assert bench.pipeline.queue_estimate.wait_s > 0
     assert (bench.header().wait_s, bench.header().token_s) == (0.0, 0.0)
 
 
@@ -116,32 +116,32 @@ def test_the_board_is_updated_for_the_queue_only_when_it_has_moved(
     before, updates = bench.reader.update, 0
     for _ in range(1800):  # three minutes without frames or queue: decay by a factor e
         bench.now_ns += LOOK_NS
-        bench.lane.step()
+        bench.pipeline.step()
         updates += bench.reader.update != before
         before = bench.reader.update
     assert bench.header().wait_s == pytest.approx(10 / math.e, rel=0.2)
     assert updates <= 1 / MOVED + 1
 
 
-def test_a_lane_with_a_problem_asks_for_nothing(make_bench: Callable[..., Bench]) -> None:
+def test_a_pipeline_with_a_problem_asks_for_nothing(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(PolicySpec("adaptive"))
-    bench.lane.apply(Hello(engine=0, hidden_size=999), 2)
-    bench.lane.step()
+    bench.pipeline.apply(Hello(engine=0, hidden_size=999), 2)
+    bench.pipeline.step()
     header = bench.header()
     assert (header.order, header.preempt, header.kv_reserve_tokens) == (False, False, -1.0)
 
 
 def test_generated_tokens_never_fall_and_count_what_ran_here(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(PolicySpec("adaptive"))
-    tracker = bench.lane.tracker
-    bench.apply(started(1, 0, age=40, initial=90.0), started(2, 1))
+    tracker = bench.pipeline.tracker
+    bench.apply(started(1, 0, age=40, initial_prediction=90.0), started(2, 1))
     assert tracker.generated_tokens == 0, "forty were generated before"
     bench.export((1, 5 + 43, Kind.TOKEN, vector(1, 0, 0, 0)), (2, 5 + 3, Kind.TOKEN, vector(1, 0, 0, 0)))
-    bench.lane.step()
+    bench.pipeline.step()
     assert tracker.generated_tokens == 43 - 39 + 3
     bench.apply(Finished(key=1, slot=0, output_tokens=50))
     assert tracker.generated_tokens == 50 - 39 + 3
-    bench.lane.apply(Hello(engine=0), 2)
+    bench.pipeline.apply(Hello(engine=0), 2)
     assert tracker.generated_tokens == 50 - 39 + 3
 
 
@@ -149,11 +149,11 @@ def test_waiting_requests_count_as_those_that_have_not_been_seen_to_run(
     make_bench: Callable[..., Bench],
 ) -> None:
     bench = make_bench(PolicySpec("adaptive"))
-    tracker = bench.lane.tracker
+    tracker = bench.pipeline.tracker
     assert tracker.queued_tokens(3) == 0.0
-    bench.apply(started(1, 0, initial=10.0), started(2, 1, initial=50.0), started(3, 2))
+    bench.apply(started(1, 0, initial_prediction=10.0), started(2, 1, initial_prediction=50.0), started(3, 2))
     bench.export((1, 5, Kind.PROMPT, vector(0, 0, 0, 1)))
-    bench.lane.step()
+    bench.pipeline.step()
     # Of 2 fifty tokens are predicted, of 3 nothing: it counts as the mean, (10 + 50) / 2.
     assert tracker.queued_tokens(4) == pytest.approx(4 * (50 + 30) / 2)
     assert tracker.queued_tokens(0) == 0.0
@@ -163,11 +163,11 @@ def test_waiting_requests_count_as_those_that_have_not_been_seen_to_run(
 
 def test_gittins_is_read_from_what_is_believed(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(PolicySpec("adaptive", size="gittins"))
-    bench.apply(started(1, 0), started(2, 1, max_tokens=3), started(3, 2, initial=33.0))
+    bench.apply(started(1, 0), started(2, 1, max_tokens=3), started(3, 2, initial_prediction=33.0))
     belief = [0.7, 0.0, 0.0, 0.3]
     for key in (1, 2):
         bench.export((key, 5, Kind.PROMPT, vector(*belief)))
-    bench.lane.step()
+    bench.pipeline.step()
     ranks = bench.board(0, 1, 2)["rank"]
     assert ranks[0] == pytest.approx(gittins_index([belief], BINS.edges)[0])
     assert ranks[0] < bench.board(0)[0]["remaining"]

@@ -1,17 +1,22 @@
 """Delays in microseconds and in steps, the reservoirs behind them, and the file they end in."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from service_kit import ending
 
-from trail.sidecar.requests.events import Finished, Started
+from trail.policy.spec import PolicySpec
+from trail.sidecar.history.timelines import Timelines
 from trail.sidecar.requests.stats import DelayMeter, Reservoir, RunStats
-from trail.sidecar.requests.tracker import Outcome, RequestTracker, RunningMean, Source
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
+from trail.sidecar.requests.tracker import RequestTracker, RunningMean
+from trail.wire.lifecycle import Change, Finished, Started
+
+ENDED = Moment(9, Change.ENDED, 7)
 
 
 @given(st.lists(st.lists(st.integers(0, 1000), max_size=9), max_size=9), st.integers(1, 12))
@@ -45,8 +50,10 @@ def test_delay_in_steps_counts_what_was_exported_before_publication() -> None:
 
 def test_file_is_json_without_nan_and_replaces_an_older_one(tmp_path: Path) -> None:
     stats = RunStats()
-    outcome = Outcome("r1", 3, 7, math.nan, Source.NONE, 0, math.nan, 0, 0, "stop")
-    stats.finished(0, "trail-c0.8", 4, outcome)
+    timeline = RequestTimeline(0, 5, 2, "r1", prompt_tokens=3)
+    stats.moment(timeline, ENDED)
+    timeline.ending = ending(7, policy=PolicySpec("trail", 0.8), generation=4)
+    stats.moment(timeline, ENDED)
     path = tmp_path / "stats.json"
     path.write_text("old")
     stats.write(path)
@@ -63,15 +70,16 @@ def test_file_is_json_without_nan_and_replaces_an_older_one(tmp_path: Path) -> N
 
 def test_predictions_along_a_request_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
     tracker = RequestTracker(4, 2, RunningMean(0.0))
-    tracker.start(Started(key=7, request_id="r1", slot=2, prompt_token_ids=(1, 2), max_tokens=50))
+    timelines = Timelines(0, tracker, lambda: 1)
+    stats = RunStats(detailed=True)
+    timelines.listeners.append(stats)
+    timelines.start(Started(key=7, request_id="r1", slot=2, prompt_token_ids=(1, 2), max_tokens=50))
     for age, remaining in ((0, 30.0), (10, 24.0), (20, 90.0)):
         tracker.set_remaining(np.array([2]), np.array([age]), np.ones((1, 2)), np.array([remaining]))
-    outcome = tracker.finish(Finished(key=7, slot=2, output_tokens=25))
-    assert outcome is not None
-    stats = RunStats(detailed=True)
-    stats.finished(0, "trail-c0", 1, outcome)
+    timelines.end(Finished(key=7, slot=2, output_tokens=25), PolicySpec(), 1)
     stats.write(tmp_path / "stats.json")
     (request,) = json.loads((tmp_path / "stats.json").read_text())["requests"]
+    assert request["refined_mae"] == pytest.approx((5 + 9 + 25) / 3)
     # The last one is bounded by max_tokens.
     assert request["predicted"] == [[0, 10, 20], [30.0, 34.0, 50.0]]
     assert [entry.name for entry in tmp_path.iterdir()] == ["stats.json"]

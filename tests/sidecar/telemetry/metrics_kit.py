@@ -18,8 +18,6 @@ from trail.sidecar.pacing import SHARED_CORES
 from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.redis.config import RedisConfig
 from trail.sidecar.redis.link import LinkCollector, RedisLink
-from trail.sidecar.requests.events import Changed, Clocks, Finished, Hello, Load
-from trail.sidecar.requests.timeline import Passage
 from trail.sidecar.telemetry.catalogue import complete
 from trail.sidecar.telemetry.families import StateCollector
 from trail.sidecar.telemetry.otlp_metrics import OtlpMetrics
@@ -28,8 +26,8 @@ from trail.sidecar.telemetry.spans import SpanMaker
 from trail.sidecar.telemetry.state_metrics import DecisionMetrics
 from trail.sidecar.telemetry.trace_config import TraceConfig
 from trail.sidecar.telemetry.tracing import TraceCollector, Tracing
-from trail.wire.changes import Cause, Change
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Hello, Load
 
 S = 10**9
 WALL_S = 1_000_000
@@ -50,13 +48,13 @@ def manifest() -> Manifest:
 
 
 class Served(Bench):
-    """A lane whose metrics are all there, and an engine's side of the story. Times in seconds."""
+    """A pipeline whose metrics are all there, and an engine's side of the story. Times in seconds."""
 
     def __init__(self, directory: Path, spec: PolicySpec = ADAPTIVE) -> None:
         self.monitor = QualityMonitor(Quality(manifest(), fit_from=2), has_prompt=True)
         super().__init__(directory, spec, quality=self.monitor)
         complete(
-            self.telemetry.metrics, [self.lane], self.policy, lambda: self.mean.value, self.monitor,
+            self.telemetry.metrics, [self.pipeline], self.policy, lambda: self.mean.value, self.monitor,
             pacing=SHARED_CORES,
         )  # fmt: skip
         self.registry = self.telemetry.metrics.registry
@@ -65,10 +63,10 @@ class Served(Bench):
 
     def arrive(self, key: int, at_s: float, predicted: float, prompt_tokens: int = 5) -> None:
         """A request enters the queue in the slot of its key."""
-        queued = Passage(queued_ns=int(at_s * S))
-        self.apply(started(key, key, prompt_tokens, arrival_time_s=WALL_S + at_s, passage=queued))
-        self.lane.tracker.set_prompt_prediction(key, predicted)
-        self.lane.step()
+        queued = EngineSummary(queued_ns=int(at_s * S))
+        self.apply(started(key, key, prompt_tokens, arrival_time_s=WALL_S + at_s, summary=queued))
+        self.pipeline.tracker.set_prompt_prediction(key, predicted)
+        self.pipeline.step()
 
     def change(self, key: int, change: Change, at_s: float, **more: Any) -> None:
         self.apply(Changed(key, change, int(at_s * S), **more))
@@ -78,13 +76,15 @@ class Served(Bench):
         middle = BINS.midpoints
         share = np.clip(1 - np.abs(middle - remaining) / (middle[1] - middle[0]), 0.05, None)
         self.export((key, 5 + age, Kind.TOKEN if age else Kind.PROMPT, vector(*share)))
-        self.lane.step()
+        self.pipeline.step()
 
-    def finish(self, key: int, tokens: int, reason: str = "stop", **passage: float) -> None:
-        """It ends; `passage` in seconds: queued, admitted, first_token, ended, waited."""
-        times = {f"{name}_ns": int(value * S) for name, value in passage.items()}
+    def finish(self, key: int, tokens: int, reason: str = "stop", **summary: float) -> None:
+        """It ends; `summary` in seconds: queued, admitted, first_token, ended, waited."""
+        times = {f"{name}_ns": int(value * S) for name, value in summary.items()}
         self.apply(
-            Finished(key=key, slot=key, output_tokens=tokens, finish_reason=reason, passage=Passage(**times))
+            Finished(
+                key=key, slot=key, output_tokens=tokens, finish_reason=reason, summary=EngineSummary(**times)
+            )
         )
 
     def load(self, **values: Any) -> None:
@@ -113,7 +113,7 @@ def play(served: Served) -> None:
     served.finish(2, 1, "abort", queued=1.5, admitted=3.0, first_token=3.5, ended=4.0, waited=1.5)
     served.load(waiting=1, running=2, kv_usage=0.5, preemptions_total=1, steps_total=40)
     served.arrive(3, 9.0, 16.0)
-    served.lane.counters.ignored["layer"] = 1
+    served.pipeline.counters.ignored["layer"] = 1
     served.monitor.look()
     served.telemetry.metrics.failures.labels(part="loop").inc()
     served.telemetry.metrics.prompt_seconds.observe(0.01)

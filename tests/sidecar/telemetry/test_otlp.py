@@ -176,7 +176,7 @@ def test_a_slow_collector_holds_nobody_up(
     otlp.start()
     until(otlp._thread.is_alive)
     time.sleep(0.2)
-    served.lane.step()
+    served.pipeline.step()
     assert served.value("trail_open_requests", engine="0") == 1
     assert pushed(served.registry, "sent") == 0
     otlp.stop()

@@ -9,16 +9,17 @@ from typing import Any
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from service_kit import until
+from service_kit import ending, until
 
 from benchmarks.observe.receiver import ReceivedSpan, Receiver
+from trail.policy.spec import PolicySpec
 from trail.sidecar.pacing import SHARED_CORES
-from trail.sidecar.requests.timeline import Ending, Life, Moment, Passage, State
+from trail.sidecar.requests.timeline import Moment, RequestTimeline, State
 from trail.sidecar.telemetry import tracing as tracing_module
 from trail.sidecar.telemetry.spans import SPAN, SpanMaker
 from trail.sidecar.telemetry.trace_config import TraceConfig
 from trail.sidecar.telemetry.tracing import TraceCollector, Tracing, make_tracing
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Cause, Change, EngineSummary
 
 S = 10**9
 T0 = 1_700_000_000 * S
@@ -31,14 +32,14 @@ def traceparent(sampled: bool = True) -> dict[str, str]:
     return {"traceparent": f"00-{TRACE}-{PARENT}-{int(sampled):02x}"}
 
 
-def lived(*, preempted: bool = True, **more: Any) -> Life:
+def lived(*, preempted: bool = True, **more: Any) -> RequestTimeline:
     """A request that arrived at T0 and ended 9 seconds later."""
-    passage = Passage(
+    summary = EngineSummary(
         queued_ns=S // 2, admitted_ns=2 * S, first_token_ns=3 * S, ended_ns=9 * S, waited_ns=5 * S // 2,
-        policy_preemptions=int(preempted), granted=2, denied=frozenset({Cause.RATIO, Cause.LIMIT}),
+        policy_preemptions=int(preempted), granted=2, denied=(Cause.RATIO, Cause.LIMIT),
         fallback_steps=4,
     )  # fmt: skip
-    life = Life(
+    timeline = RequestTimeline(
         **{
             "engine": 0, "key": 5, "slot": 2, "request_id": "cmpl-5", "prompt_tokens": 3, "arrival_s": T0 / S,
             "wall_offset_ns": T0, "initial": 40.0, "initial_source": Cause.PROMPT, "refined": 42.5,
@@ -46,15 +47,22 @@ def lived(*, preempted: bool = True, **more: Any) -> Life:
             "trace_headers": traceparent(), **more,
         }
     )  # fmt: skip
-    life.passage = passage
-    life.ending = Ending(41, 7, "stop", 12, 3.25, "trail-c0.5", 0.5, 3)
-    life.moments = [
+    timeline.summary = summary
+    timeline.ending = ending(
+        41,
+        recomputed_tokens=7,
+        predictions=12,
+        refined_mae=3.25,
+        policy=PolicySpec("trail", 0.5),
+        generation=3,
+    )
+    timeline.moments = [
         Moment(S // 2, Change.ARRIVED, 0),
         Moment(2 * S, Change.ADMITTED, 0, rank=40.0, remaining=40.0, cutoff=20),
         Moment(6 * S, Change.PREEMPTED, 25, Cause.SLOT, "cmpl-6", remaining=15.0, cutoff=20),
         END,
     ]
-    return life
+    return timeline
 
 
 @pytest.fixture
@@ -79,9 +87,9 @@ def make(receiver: Receiver) -> Iterator[Make]:
         one.stop(0.2)
 
 
-def end(tracing: Tracing, *lives: Life) -> None:
-    for life in lives:
-        tracing.moment(life, END)
+def end(tracing: Tracing, *timelines: RequestTimeline) -> None:
+    for timeline in timelines:
+        tracing.moment(timeline, END)
 
 
 def test_a_span_continues_the_clients_trace_and_says_what_became_of_the_request(
@@ -138,10 +146,10 @@ def test_events_are_log_records_of_the_span_one_a_state_change(receiver: Receive
     }  # fmt: skip
 
 
-def made(config: TraceConfig, *lives: Life) -> list[Any]:
+def made(config: TraceConfig, *timelines: RequestTimeline) -> list[Any]:
     maker = SpanMaker(config)
-    for life in lives:
-        maker.make(life)
+    for timeline in timelines:
+        maker.make(timeline)
     spans, _ = maker.take()
     return list(spans)
 
@@ -176,9 +184,9 @@ def test_garbage_in_the_headers_makes_a_root_span() -> None:
 
 
 def test_what_is_not_known_is_left_out(receiver: Receiver, make: Make) -> None:
-    life = lived(initial=math.nan, initial_source=Cause.NONE, cutoff=-1, admission_rank=math.nan)
-    life.passage = Passage()
-    end(make(), life)
+    timeline = lived(initial=math.nan, initial_source=Cause.NONE, cutoff=-1, admission_rank=math.nan)
+    timeline.summary = EngineSummary()
+    end(make(), timeline)
     (span,) = until(lambda: receiver.spans)
     assert not {name for name in span.attributes if "initial_tokens" in name or "seconds" in name}
     assert span.attributes["trail.prediction.source"] == "none"
@@ -247,7 +255,7 @@ def test_a_slow_collector_fills_the_queue_and_no_more(
 def test_a_span_that_cannot_be_made_costs_only_itself(receiver: Receiver, make: Make) -> None:
     tracing = make()
     broken = lived()
-    broken.moments = None  # type: ignore[assignment]  # as no life is
+    broken.moments = None  # type: ignore[assignment]  # as no timeline is
     end(tracing, broken, lived(request_id="whole"))
     spans: list[ReceivedSpan] = until(lambda: receiver.spans)
     assert [span.attributes["trail.request.id"] for span in spans] == ["whole"]
@@ -264,7 +272,7 @@ def test_what_is_left_at_the_end_is_sent_or_counted(receiver: Receiver, make: Ma
 
 def test_an_open_request_makes_no_span(receiver: Receiver, make: Make) -> None:
     tracing = make()
-    life = lived()
-    life.ending = None
-    tracing.moment(life, life.moments[1])
+    timeline = lived()
+    timeline.ending = None
+    tracing.moment(timeline, timeline.moments[1])
     assert not tracing._queue

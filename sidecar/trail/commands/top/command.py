@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from trail.commands.top.frame import HEIGHT, WIDTH, frame
-from trail.commands.top.source import AddressError, Reading, Source, ask_all
+from trail.commands.top.source import AddressError, Reading, SnapshotSource, ask_all
 from trail.wire.files import write_text
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     addresses = args.addresses or sidecars_here(os.environ)
     try:
-        sources = [Source(address) for address in dict.fromkeys(addresses)]
+        sources = [SnapshotSource(address) for address in dict.fromkeys(addresses)]
     except AddressError as error:
         print(f"trail top: {error}", file=sys.stderr)
         return 2
@@ -71,7 +71,7 @@ def sidecars_here(environ: Mapping[str, str], beside: Path = DEFAULT_DIR) -> lis
     return [str(socket.parent) for socket in sockets] or [str(beside)]
 
 
-def _once(console: Console, sources: Sequence[Source], picture: Path | None) -> int:
+def _once(console: Console, sources: Sequence[SnapshotSource], picture: Path | None) -> int:
     readings = ask_all(sources)
     answered = [reading for reading in readings if reading.snapshot is not None]
     if not answered:
@@ -95,7 +95,7 @@ def drawn(readings: Sequence[Reading]) -> str:
     return re.sub(r"@font-face\s*{[^}]*}", "", canvas.export_svg(title="trail top"))
 
 
-def _live(console: Console, sources: Sequence[Source], every_s: float) -> int:
+def _live(console: Console, sources: Sequence[SnapshotSource], every_s: float) -> int:
     # However it is told to end, the terminal is put back in order; Ctrl-C also where a shell has it ignored.
     before = {s: signal.signal(s, _interrupt) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

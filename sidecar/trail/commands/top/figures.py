@@ -10,7 +10,7 @@ _PREFIXES = ("chatcmpl-", "cmpl-")
 
 
 @dataclass(frozen=True)
-class Quality:
+class Accuracy:
     """Predictions against what came, over requests that ended. Tokens; NaN where nothing was predicted.
 
     `initial_mae` and `refined_mae` are mean absolute errors of whole lengths, `bias` the mean of predicted
@@ -24,12 +24,12 @@ class Quality:
     mean_tokens: float
 
 
-def quality(ended: Iterable[Any]) -> Quality:
+def quality(ended: Iterable[Any]) -> Accuracy:
     """How good the predictions of `ended` lives (`trail.v1.RequestLife`) were; aborted ones do not count."""
     lives = [life for life in ended if life.finish_reason in _WHOLE and life.HasField("initial_prediction")]
     off = [life.initial_prediction - life.age for life in lives]
     refined = [life.refined_mae for life in lives if life.HasField("refined_mae")]
-    return Quality(
+    return Accuracy(
         requests=len(lives),
         initial_mae=_mean([abs(error) for error in off]),
         refined_mae=_mean(refined),

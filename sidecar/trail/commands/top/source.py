@@ -52,7 +52,7 @@ def target(address: str) -> str:
     return address
 
 
-class Source:
+class SnapshotSource:
     """One sidecar, asked again and again. A connection that breaks is made anew by itself."""
 
     def __init__(self, address: str, lives: int = LIVES) -> None:
@@ -106,7 +106,7 @@ def trouble(address: str, code: Any, details: str, newest: Any | None) -> str:
     )
 
 
-def ask_all(sources: Sequence[Source]) -> list[Reading]:
+def ask_all(sources: Sequence[SnapshotSource]) -> list[Reading]:
     """One reading of each, asked at the same time."""
     for source in sources:
         source.ask()

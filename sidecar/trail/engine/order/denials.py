@@ -4,10 +4,10 @@ import numpy as np
 
 from trail.engine.order.ranked import Ranked
 from trail.engine.order.slots import SlotTable
-from trail.engine.report.summaries import Passages
+from trail.engine.report.summaries import Summaries
 from trail.policy import decide
 from trail.policy.ranks import Terms
-from trail.wire.changes import Cause
+from trail.wire.lifecycle import Cause
 
 
 class Denials:
@@ -16,8 +16,8 @@ class Denials:
     `count`: requests that waited, although a longer one ran, because that one was protected.
     """
 
-    def __init__(self, passages: Passages, table: SlotTable) -> None:
-        self._passages = passages
+    def __init__(self, summaries: Summaries, table: SlotTable) -> None:
+        self._summaries = summaries
         self._table = table
         self._waiting = self._running = Ranked([], table)
         self._terms: Terms
@@ -59,7 +59,7 @@ class Denials:
     def note(self, newcomer: int, holder: int, cause: Cause) -> None:
         """The running request at `holder` keeps its place for `cause`."""
         request, rank = self._waiting.requests[newcomer], float(self._waiting.effective[newcomer])
-        self._passages.denied(request, self._running.requests[holder], cause, rank, self._now_ns)
+        self._summaries.denied(request, self._running.requests[holder], cause, rank, self._now_ns)
 
     def _longest(self, newcomer: int, cause: Cause) -> None:
         effective = self._running.effective

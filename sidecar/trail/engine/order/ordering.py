@@ -12,11 +12,11 @@ from trail.engine.order.denials import Denials
 from trail.engine.order.queues import Queues
 from trail.engine.order.ranked import Ranked, terms_of
 from trail.engine.order.slots import SlotTable
-from trail.engine.report.summaries import Passages
+from trail.engine.report.summaries import Summaries
 from trail.policy import decide
 from trail.policy.ranks import Terms
 from trail.wire.board import BoardSnapshot
-from trail.wire.changes import Cause
+from trail.wire.lifecycle import Cause
 
 MAX_MEMORY_VICTIMS = 4
 """Requests preempted in one step, at most, to make room for the head of the queue."""
@@ -44,10 +44,10 @@ class Ordering:
     with every token, and whoever may then take its slot does so with the next update.
     """
 
-    def __init__(self, queues: Queues, table: SlotTable, watch: BoardWatch, passages: Passages) -> None:
+    def __init__(self, queues: Queues, table: SlotTable, watch: BoardWatch, summaries: Summaries) -> None:
         self._queues = queues
-        self._passages = passages
-        self._denials = Denials(passages, table)
+        self._summaries = summaries
+        self._denials = Denials(summaries, table)
         self._now_ns = 0
         self._table = table
         self._watch = watch
@@ -324,7 +324,7 @@ class Ordering:
         timestamp = time.monotonic()
         running, waiting = self._running.requests, self._waiting.requests
         for request, newcomer in [(running[victim], waiting[taker]) for victim, taker in pairs]:
-            self._passages.policy_preempts(request, newcomer, cause)
+            self._summaries.policy_preempts(request, newcomer, cause)
             self._queues.preempt(request, timestamp)
             self._held.append(request)
             self._table.preemptions[self._table.by_id[request.request_id]] += 1

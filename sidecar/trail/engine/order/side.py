@@ -10,12 +10,20 @@ from trail.engine.order.board_watch import BoardWatch
 from trail.engine.order.ordering import Ordering
 from trail.engine.order.queues import Queues
 from trail.engine.order.slots import Recompute, SlotTable
-from trail.engine.report.events import UINT32_MAX, EngineFacts, Event, Finished, Load, PassageFacts, Started
 from trail.engine.report.stats import StatsFile, Timing, schedule_stats_path
 from trail.engine.report.stream import LOAD_INTERVAL_S, LifecycleStream
-from trail.engine.report.summaries import Passages
+from trail.engine.report.summaries import Summaries
 from trail.engine.start.config import EngineConfig, engine_index
 from trail.wire import names
+from trail.wire.lifecycle import (
+    UINT32_MAX,
+    Changed,
+    EngineSummary,
+    Finished,
+    Hello,
+    Load,
+    Started,
+)
 from trail.wire.log_lines import RateLimited
 
 FAILURES_IN_A_ROW = 3
@@ -37,8 +45,8 @@ class SchedulerSide:
         self._queues = Queues(scheduler)
         engine = engine_index(scheduler.vllm_config.parallel_config)
         self._watch = BoardWatch(names.board_path(config.directory, engine), config.heartbeat_ns)
-        self._passages = Passages(self._send)
-        self._ordering = Ordering(self._queues, self._table, self._watch, self._passages)
+        self._summaries = Summaries(self._send)
+        self._ordering = Ordering(self._queues, self._table, self._watch, self._summaries)
         self._timing = Timing()
         self._totals: dict[str, int] = {}
         self._stats = (
@@ -49,7 +57,7 @@ class SchedulerSide:
             else None
         )
         self._stream = LifecycleStream(
-            names.socket_path(config.directory), _facts(scheduler, config, engine), self._write_stats
+            names.socket_path(config.directory), _hello(scheduler, config, engine), self._write_stats
         )
         self.off = False
         self._failures = 0
@@ -75,11 +83,11 @@ class SchedulerSide:
             if self._stream.wants_resend:
                 self._ordering.remember_predictions()
                 self._stream.resend(self._open_requests())
-            if self._passages.before_first:
-                self._passages.first_tokens(began_ns)
+            if self._summaries.before_first:
+                self._summaries.first_tokens(began_ns)
             if self._queues.stock_order:
                 self._ordering.before(began_ns, throttled)
-            self._passages.kept_running = len(self._scheduler.running)
+            self._summaries.kept_running = len(self._scheduler.running)
         except Exception as error:  # noqa: BLE001 - this step is vLLM's own
             self._fail("ordering", error)
         self._own_ns = time.monotonic_ns() - began_ns
@@ -103,8 +111,8 @@ class SchedulerSide:
                         end = self._scheduler.requests[request_id].num_computed_tokens
                         self._recompute.computed(request_id, end - tokens, end)
             running = self._scheduler.running
-            if len(running) > self._passages.kept_running:
-                self._passages.scheduled(running, began_ns, self._ordering.rank_of)
+            if len(running) > self._summaries.kept_running:
+                self._summaries.scheduled(running, began_ns, self._ordering.rank_of)
             if began_ns >= self._next_load_ns or not running:
                 self._next_load_ns = began_ns + int(LOAD_INTERVAL_S * 1e9)
                 self._report_load()
@@ -128,8 +136,8 @@ class SchedulerSide:
                     uncomputed=request.num_tokens,
                 )
                 key, fallback_steps = int(self._table.key[slot]), self._ordering.fallback_steps
-                passage = self._passages.add(request.request_id, key, slot, now_ns, fallback_steps)
-                self._send(_started(request, key, slot, passage=passage.facts(fallback_steps)))
+                summary = self._summaries.add(request.request_id, key, slot, now_ns, fallback_steps)
+                self._send(slot, _started(request, key, slot, summary=summary.so_far(fallback_steps)))
         except Exception as error:  # noqa: BLE001
             self._fail("noting a request", error)
 
@@ -139,7 +147,7 @@ class SchedulerSide:
             self._preemptions += 1
             self._recompute.preempted(request.request_id, request.num_computed_tokens)
             self._ordering.preempted(request)
-            self._passages.preempted(request, time.monotonic_ns())
+            self._summaries.preempted(request, time.monotonic_ns())
         except Exception as error:  # noqa: BLE001
             self._fail("noting a preemption", error)
 
@@ -148,7 +156,7 @@ class SchedulerSide:
         try:
             recomputed = self._recompute.forget(request.request_id)
             now_ns = time.monotonic_ns()
-            passage = self._passages.end(request, now_ns)
+            summary = self._summaries.end(request, now_ns)
             slot = self._table.by_id.get(request.request_id)
             if slot is None:
                 return
@@ -156,6 +164,7 @@ class SchedulerSide:
             self._table.remove(request.request_id)
             self._ordering.forget(slot)
             self._send(
+                slot,
                 Finished(
                     key=key,
                     slot=slot,
@@ -163,8 +172,8 @@ class SchedulerSide:
                     preemptions=request.num_preemptions,
                     recomputed_tokens=recomputed,
                     finish_reason=str(request.get_finished_reason()).lower(),
-                    passage=passage.facts(self._ordering.fallback_steps, now_ns) if passage else None,
-                )
+                    summary=summary.so_far(self._ordering.fallback_steps, now_ns) if summary else None,
+                ),
             )
         except Exception as error:  # noqa: BLE001
             self._fail("noting an end", error)
@@ -179,10 +188,10 @@ class SchedulerSide:
         except Exception as error:  # noqa: BLE001
             logger.warning("TRAIL: shutting down: %s", error)
 
-    def _send(self, event: Event) -> None:
+    def _send(self, slot: int, event: Started | Changed | Finished) -> None:
         """Report an event of a request that has, or could have, a row on the board."""
         capacity = self._watch.capacity
-        if capacity == 0 or event.slot < capacity:
+        if capacity == 0 or slot < capacity:
             self._stream.report(event)
 
     def _time_allowed_s(self, request: Any) -> float:
@@ -212,8 +221,8 @@ class SchedulerSide:
                 request,
                 int(table.key[slot]),
                 slot,
-                passage=passage.facts(fallback_steps)
-                if (passage := self._passages.get(request_id))
+                summary=summary.so_far(fallback_steps)
+                if (summary := self._summaries.get(request_id))
                 else None,
                 age=request.num_output_tokens + request.num_output_placeholders,
                 initial=float(table.initial[slot]),
@@ -239,7 +248,7 @@ class SchedulerSide:
         self._stream.set_load(load)
         if self._stats is not None:
             self._totals.update(
-                {name: int(getattr(load, name)) for name in load._fields if name.endswith("_total")}
+                {name: int(getattr(load, name)) for name in vars(load) if name.endswith("_total")}
             )
 
     def _write_stats(self, at_once: bool = False) -> None:
@@ -268,12 +277,12 @@ class SchedulerSide:
             logger.warning("TRAIL: a step without it (%s)", doing, exc_info=error)
 
 
-def _facts(scheduler: Any, config: EngineConfig, engine: int) -> EngineFacts:
+def _hello(scheduler: Any, config: EngineConfig, engine: int) -> Hello:
     import vllm
 
     vllm_config = scheduler.vllm_config
     model = vllm_config.model_config
-    return EngineFacts(
+    return Hello(
         engine=engine,
         vllm_version=vllm.__version__,
         model=str(model.model),
@@ -289,7 +298,7 @@ def _facts(scheduler: Any, config: EngineConfig, engine: int) -> EngineFacts:
 
 
 def _started(
-    request: Any, key: int, slot: int, *, passage: PassageFacts | None, age: int = 0, initial: float = 0.0
+    request: Any, key: int, slot: int, *, summary: EngineSummary | None, age: int = 0, initial: float = 0.0
 ) -> Started:
     return Started(
         key=key,
@@ -299,11 +308,11 @@ def _started(
         max_tokens=request.max_tokens,
         arrival_time_s=request.arrival_time,
         priority=request.priority,
-        trace_headers=request.trace_headers,
+        trace_headers=request.trace_headers or {},
         exact_output_tokens=_exact_length(_extra_args(request).get(names.XARG_OUTPUT_TOKENS)),
         age=age,
         initial_prediction=initial,
-        passage=passage,
+        summary=summary,
     )
 
 

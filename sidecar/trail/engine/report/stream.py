@@ -13,8 +13,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from trail.engine.log import logger
-from trail.engine.report.events import EngineFacts, Event, Load, Started, message
 from trail.wire.backoff import Backoff
+from trail.wire.lifecycle import Clocks, Event, Hello, Load, Started, to_message
 from trail.wire.log_lines import OnChange
 
 LOAD_INTERVAL_S = 0.1
@@ -40,9 +40,9 @@ class LifecycleStream:
     waits or raises for the sidecar's sake. `idle` is called by the thread about every `LOAD_INTERVAL_S`.
     """
 
-    def __init__(self, socket: Path, facts: EngineFacts, idle: Callable[[], None] | None = None) -> None:
+    def __init__(self, socket: Path, hello: Hello, idle: Callable[[], None] | None = None) -> None:
         self._socket = socket
-        self._facts = facts
+        self._hello = hello
         self._idle = idle
         self._queue: SimpleQueue[Item] = SimpleQueue()
         self._open = False
@@ -152,7 +152,7 @@ class LifecycleStream:
 
     def _messages(self, queue: "SimpleQueue[Item]") -> Iterator[Any]:
         """Messages of one stream, built in gRPC's own thread."""
-        yield self._facts.message()
+        yield to_message([self._hello])
         self._open = True
         self._resend = True
         while not self._stop.is_set():
@@ -161,7 +161,7 @@ class LifecycleStream:
             load = self._load if self._load != self._sent_load else None
             if events or load is not None:
                 self._sent_load = load or self._sent_load
-                yield message(events, load)
+                yield to_message([*events, *([] if load is None else [load]), Clocks.read()])
                 if not ended:
                     self._stop.wait(MESSAGE_INTERVAL_S)
             if ended:

@@ -7,12 +7,11 @@ is called.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trail.engine.report.events import Changed, PassageFacts
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Cause, Change, Changed, EngineSummary
 
 
-class Passage:
-    """One request's: times are CLOCK_MONOTONIC in nanoseconds, 0 where it has not come to that."""
+class OpenSummary:
+    """An open request's summary as it grows; times as in `EngineSummary`."""
 
     __slots__ = (
         "admitted_ns", "denied", "fallback_from", "first_token_ns", "granted", "key", "memory_preemptions",
@@ -30,12 +29,12 @@ class Passage:
         self.policy_preemptions = 0
         self.memory_preemptions = 0
         self.granted = 0
-        self.denied: tuple[int, ...] = ()
+        self.denied: tuple[Cause, ...] = ()
         self.fallback_from = fallback_steps
 
-    def facts(self, fallback_steps: int, ended_ns: int = 0) -> PassageFacts:
-        """The sum so far."""
-        return PassageFacts(
+    def so_far(self, fallback_steps: int, ended_ns: int = 0) -> EngineSummary:
+        """The summary to be sent."""
+        return EngineSummary(
             queued_ns=self.queued_ns,
             admitted_ns=self.admitted_ns,
             first_token_ns=self.first_token_ns,
@@ -50,54 +49,54 @@ class Passage:
         )
 
 
-class Passages:
-    """The passages of all open requests by vLLM's id; `report` is told of every change.
+class Summaries:
+    """The summaries of all open requests by vLLM's id; `report` is told of every change, with the board row.
 
     `before_first` holds requests that run and have no token yet, by id. `kept_running` is how many of those
     that ran before vLLM's `schedule()` run on: the caller sets it before, and those that run beyond it
     afterwards are the ones that vLLM has started.
     """
 
-    def __init__(self, report: Callable[[Changed], None]) -> None:
+    def __init__(self, report: Callable[[int, Changed], None]) -> None:
         self._report = report
-        self._by_id: dict[str, Passage] = {}
+        self._by_id: dict[str, OpenSummary] = {}
         self.before_first: dict[str, Any] = {}
         self.kept_running = 0
         self._policy_victims: dict[str, tuple[Cause, str]] = {}
 
-    def get(self, request_id: str) -> Passage | None:
-        """The passage of an open request."""
+    def get(self, request_id: str) -> OpenSummary | None:
+        """The summary of an open request."""
         return self._by_id.get(request_id)
 
-    def add(self, request_id: str, key: int, slot: int, now_ns: int, fallback_steps: int) -> Passage:
+    def add(self, request_id: str, key: int, slot: int, now_ns: int, fallback_steps: int) -> OpenSummary:
         """A request enters the queue."""
-        passage = self._by_id[request_id] = Passage(key, slot, now_ns, fallback_steps)
-        return passage
+        summary = self._by_id[request_id] = OpenSummary(key, slot, now_ns, fallback_steps)
+        return summary
 
     def first_tokens(self, now_ns: int) -> None:
         """Before a step: report whose first token came with the step before."""
         for request_id, request in list(self.before_first.items()):
             if request.num_output_tokens:
                 del self.before_first[request_id]
-                if (passage := self._by_id.get(request_id)) is not None:
-                    self._first_token(passage, request, now_ns)
+                if (summary := self._by_id.get(request_id)) is not None:
+                    self._first_token(summary, request, now_ns)
 
     def scheduled(self, running: Sequence[Any], now_ns: int, rank_of: Callable[[Any], float | None]) -> None:
         """vLLM has scheduled a step and started requests, which are the last of `running`."""
         for request in running[self.kept_running :]:
-            passage = self._by_id.get(request.request_id)
-            if passage is None or not passage.waiting_since_ns:
+            summary = self._by_id.get(request.request_id)
+            if summary is None or not summary.waiting_since_ns:
                 continue
-            passage.waited_ns += now_ns - passage.waiting_since_ns
-            passage.waiting_since_ns = 0
+            summary.waited_ns += now_ns - summary.waiting_since_ns
+            summary.waiting_since_ns = 0
             change = Change.RESUMED
-            if not passage.admitted_ns:
-                passage.admitted_ns = now_ns
+            if not summary.admitted_ns:
+                summary.admitted_ns = now_ns
                 change = Change.ADMITTED
-            if not passage.first_token_ns:
+            if not summary.first_token_ns:
                 self.before_first[request.request_id] = request
             age, rank = request.num_output_tokens, rank_of(request)
-            self._report(Changed(passage.key, passage.slot, change, now_ns, age, rank=rank))
+            self._report(summary.slot, Changed(summary.key, change, now_ns, age, rank=rank))
 
     def policy_preempts(self, victim: Any, newcomer: Any, cause: Cause) -> None:
         """The policy is about to have `victim` give way to `newcomer`."""
@@ -107,53 +106,53 @@ class Passages:
         """vLLM is about to preempt `request`, for want of memory or for the policy."""
         request_id = request.request_id
         cause, newcomer_id = self._policy_victims.pop(request_id, (Cause.KV_FULL, ""))
-        passage = self._by_id.get(request_id)
-        if passage is None:
+        summary = self._by_id.get(request_id)
+        if summary is None:
             return
         self.kept_running -= 1
-        passage.waiting_since_ns = now_ns
+        summary.waiting_since_ns = now_ns
         other = 0
         if cause == Cause.KV_FULL:
-            passage.memory_preemptions += 1
+            summary.memory_preemptions += 1
         else:
-            passage.policy_preemptions += 1
+            summary.policy_preemptions += 1
             if (newcomer := self._by_id.get(newcomer_id)) is not None:
                 newcomer.granted += 1
                 other = newcomer.key
         self.before_first.pop(request_id, None)
         age = request.num_output_tokens + request.num_output_placeholders
-        self._report(Changed(passage.key, passage.slot, Change.PREEMPTED, now_ns, age, cause, other))
+        self._report(summary.slot, Changed(summary.key, Change.PREEMPTED, now_ns, age, cause, other))
 
     def denied(self, request: Any, holder: Any, cause: Cause, rank: float, now_ns: int) -> bool:
         """`request` does not get the place of `holder` (None: of nobody in particular).
 
         False where this cause has been reported of it.
         """
-        passage = self._by_id.get(request.request_id)
-        if passage is None or cause in passage.denied:
+        summary = self._by_id.get(request.request_id)
+        if summary is None or cause in summary.denied:
             return False
-        passage.denied += (int(cause),)
+        summary.denied += (cause,)
         holding = self._by_id.get(holder.request_id) if holder is not None else None
         other = holding.key if holding is not None else 0
         age = request.num_output_tokens
-        self._report(Changed(passage.key, passage.slot, Change.DENIED, now_ns, age, cause, other, rank))
+        self._report(summary.slot, Changed(summary.key, Change.DENIED, now_ns, age, cause, other, rank))
         return True
 
-    def end(self, request: Any, now_ns: int) -> Passage | None:
-        """A request has ended; its passage, None when it was not open."""
+    def end(self, request: Any, now_ns: int) -> OpenSummary | None:
+        """A request has ended; its summary, None when it was not open."""
         request_id = request.request_id
         self.before_first.pop(request_id, None)
         self._policy_victims.pop(request_id, None)
-        passage = self._by_id.pop(request_id, None)
-        if passage is None:
+        summary = self._by_id.pop(request_id, None)
+        if summary is None:
             return None
-        if passage.waiting_since_ns:
-            passage.waited_ns += now_ns - passage.waiting_since_ns
-        elif not passage.first_token_ns and request.num_output_tokens:
-            self._first_token(passage, request, now_ns)
-        return passage
+        if summary.waiting_since_ns:
+            summary.waited_ns += now_ns - summary.waiting_since_ns
+        elif not summary.first_token_ns and request.num_output_tokens:
+            self._first_token(summary, request, now_ns)
+        return summary
 
-    def _first_token(self, passage: Passage, request: Any, now_ns: int) -> None:
-        passage.first_token_ns = now_ns
+    def _first_token(self, summary: OpenSummary, request: Any, now_ns: int) -> None:
+        summary.first_token_ns = now_ns
         age = request.num_output_tokens
-        self._report(Changed(passage.key, passage.slot, Change.FIRST_TOKEN, now_ns, age))
+        self._report(summary.slot, Changed(summary.key, Change.FIRST_TOKEN, now_ns, age))

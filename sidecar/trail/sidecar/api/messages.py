@@ -1,12 +1,12 @@
-"""Lives, backlogs and policies as messages of `trail.v1`."""
+"""Timelines, backlogs and policies as messages of `trail.v1`."""
 
 import math
 from dataclasses import asdict
 from typing import Any
 
-from trail.policy.spec import PolicySpec, parse_policy
+from trail.policy.spec import PolicySpec
 from trail.sidecar.loop.backlog import Backlog
-from trail.sidecar.requests.timeline import Life, Moment
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
 from trail.wire.v1 import trail_pb2
 
 
@@ -20,11 +20,11 @@ def backlog_message(backlog: Backlog) -> Any:
     return trail_pb2.EngineBacklog(**asdict(backlog))
 
 
-def moment_message(life: Life, moment: Moment) -> Any:
-    """One moment of `life`."""
+def moment_message(timeline: RequestTimeline, moment: Moment) -> Any:
+    """One moment of `timeline`."""
     return trail_pb2.Moment(
         change=int(moment.change),
-        time_s=life.wall_ns(moment.time_ns) / 1e9,
+        time_s=timeline.wall_ns(moment.time_ns) / 1e9,
         age=moment.age,
         cause=int(moment.cause),
         other=moment.other,
@@ -34,8 +34,8 @@ def moment_message(life: Life, moment: Moment) -> Any:
     )
 
 
-def life_message(
-    life: Life,
+def timeline_message(
+    timeline: RequestTimeline,
     policy: tuple[PolicySpec, int],
     now_ns: int,
     *,
@@ -43,42 +43,42 @@ def life_message(
     remaining: float = math.nan,
     moments: bool = True,
 ) -> Any:
-    """A life at `now_ns` (CLOCK_MONOTONIC), under `policy` while it is open.
+    """A request at `now_ns` (CLOCK_MONOTONIC), under `policy` while it is open.
 
     `age` is the number of its tokens as far as the sidecar has seen them, `remaining` what is predicted of it
     at present (NaN: nothing). Without `moments` only what they
     come to.
     """
-    passage, ending = life.passage, life.ending
+    summary, ending = timeline.summary, timeline.ending
     message = trail_pb2.RequestLife(
-        engine=life.engine,
-        request_id=life.request_id,
-        state=int(life.state),
-        arrival_time_s=life.starts_ns / 1e9,
-        time_s=life.wall_ns(passage.ended_ns if ending and passage.ended_ns else now_ns) / 1e9,
-        prompt_tokens=life.prompt_tokens,
-        max_tokens=life.max_tokens,
-        priority=life.priority,
-        trace_id=life.trace_id,
-        initial_prediction=_known(life.initial),
-        initial_source=int(life.initial_source),
+        engine=timeline.engine,
+        request_id=timeline.request_id,
+        state=int(timeline.state),
+        arrival_time_s=timeline.starts_ns / 1e9,
+        time_s=timeline.wall_ns(summary.ended_ns if ending and summary.ended_ns else now_ns) / 1e9,
+        prompt_tokens=timeline.prompt_tokens,
+        max_tokens=timeline.max_tokens,
+        priority=timeline.priority,
+        trace_id=timeline.trace_id,
+        initial_prediction=_known(timeline.initial),
+        initial_source=int(timeline.initial_source),
         predicted_remaining=_known(remaining),
-        cutoff_age=life.cutoff if life.cutoff >= 0 else None,
-        protected=life.protected,
-        age=max(life.age, age),
-        queued_s=_known(life.queued_s),
-        admission_s=_known(life.admission_s),
-        first_token_s=_known(life.first_token_s),
-        total_s=_known(life.total_s),
-        policy_preemptions=passage.policy_preemptions,
-        memory_preemptions=passage.memory_preemptions,
-        granted=passage.granted,
-        denied=sorted(int(cause) for cause in passage.denied),
-        fallback_steps=passage.fallback_steps,
-        admission_rank=_known(life.admission_rank),
+        cutoff_age=timeline.cutoff if timeline.cutoff >= 0 else None,
+        protected=timeline.protected,
+        age=max(timeline.age, age),
+        queued_s=_known(timeline.queued_s),
+        admission_s=_known(timeline.admission_s),
+        first_token_s=_known(timeline.first_token_s),
+        total_s=_known(timeline.total_s),
+        policy_preemptions=summary.policy_preemptions,
+        memory_preemptions=summary.memory_preemptions,
+        granted=summary.granted,
+        denied=sorted(int(cause) for cause in summary.denied),
+        fallback_steps=summary.fallback_steps,
+        admission_rank=_known(timeline.admission_rank),
     )
     if ending is not None:
-        spec, generation = parse_policy(ending.policy), ending.generation
+        spec, generation = ending.policy, ending.generation
         message.finish_reason = ending.finish_reason
         message.recomputed_tokens = ending.recomputed_tokens
         if math.isfinite(ending.refined_mae):
@@ -89,9 +89,9 @@ def life_message(
     message.policy_text = spec.text
     if moments:
         # The engine's word may come after what the sidecar noted later.
-        ordered = sorted(life.moments.copy(), key=lambda moment: moment.time_ns)
-        message.moments.extend(moment_message(life, moment) for moment in ordered)
-        message.moments_left_out = life.left_out
+        ordered = sorted(timeline.moments.copy(), key=lambda moment: moment.time_ns)
+        message.moments.extend(moment_message(timeline, moment) for moment in ordered)
+        message.moments_left_out = timeline.left_out
     return message
 
 

@@ -8,18 +8,18 @@ from typing import Any
 import grpc
 import numpy as np
 
-from trail.sidecar.api.messages import backlog_message, life_message, moment_message
+from trail.sidecar.api.messages import backlog_message, moment_message, timeline_message
 from trail.sidecar.history.watch import WATCHERS, WatchHub
 from trail.sidecar.loop.backlog import backlog_of
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.pacing import Pacing
-from trail.sidecar.requests.timeline import Life
+from trail.sidecar.requests.timeline import RequestTimeline
 from trail.sidecar.requests.tracker import Source
-from trail.wire.changes import Change
+from trail.wire.lifecycle import Change
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
-_MOST_LIVES = 500
+_MOST_REQUESTS = 500
 
 
 class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # generated code is untyped
@@ -27,7 +27,7 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
 
     def __init__(
         self,
-        lanes: Mapping[int, EngineLane],
+        pipelines: Mapping[int, EnginePipeline],
         policy: PolicyBox,
         watch: WatchHub,
         describe: Callable[[], Any],
@@ -36,7 +36,7 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
         pod: str = "",
     ) -> None:
         """`describe` gives the sidecar's `Description`."""
-        self._lanes = lanes
+        self._pipelines = pipelines
         self._policy = policy
         self._watch = watch
         self._describe = describe
@@ -59,28 +59,30 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
                 seen = subscription.take(self._look_s)
                 if seen is None:
                     continue
-                life, moment = seen.life, seen.moment
+                timeline, moment = seen.timeline, seen.moment
                 decision = trail_pb2.Decision(
-                    engine=life.engine,
-                    request_id=life.request_id,
-                    moment=moment_message(life, moment),
+                    engine=timeline.engine,
+                    request_id=timeline.request_id,
+                    moment=moment_message(timeline, moment),
                     missed=seen.missed,
                 )
                 if moment.change == Change.ENDED:
-                    decision.life.CopyFrom(self._message(life))
+                    decision.life.CopyFrom(self._message(timeline))
                 yield decision
         finally:
             self._watch.unsubscribe(subscription)
 
     def Explain(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
-        """One request's life."""
+        """One request from its arrival on."""
         wanted = request.request_id
         if not wanted:
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "request_id is empty; give vLLM's id of a request"
             )
-        found = [life for lane in self._lanes.values() for life in lane.lives.find(wanted)]
-        exact = [life for life in found if life.request_id == wanted]
+        found = [
+            timeline for pipeline in self._pipelines.values() for timeline in pipeline.timelines.find(wanted)
+        ]
+        exact = [timeline for timeline in found if timeline.request_id == wanted]
         found = exact or found
         if not found:
             context.abort(
@@ -88,8 +90,8 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
                 f"no request {wanted!r} is open, nor among the last that ended; ids are vLLM's own, which the"
                 " API answers with, and a beginning of one is enough",
             )
-        if len({life.request_id for life in found}) > 1:
-            some = ", ".join(life.request_id for life in found[-3:])
+        if len({timeline.request_id for timeline in found}) > 1:
+            some = ", ".join(timeline.request_id for timeline in found[-3:])
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"{len(found)} requests begin with {wanted!r}, as {some}; give more of the id",
@@ -99,53 +101,55 @@ class ObserveService(trail_pb2_grpc.ObserveServicer):  # type: ignore[misc]  # g
     def Backlog(self, _request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
         """Predicted work, by engine."""
         return trail_pb2.BacklogResponse(
-            engines=[backlog_message(backlog_of(lane)) for lane in self._lanes.values()]
+            engines=[backlog_message(backlog_of(pipeline)) for pipeline in self._pipelines.values()]
         )
 
     def Snapshot(self, request: Any, _context: Any) -> Any:  # noqa: N802 - gRPC's name
         """Everything that `trail top` shows."""
-        most = min(request.requests, _MOST_LIVES)
+        most = min(request.requests, _MOST_REQUESTS)
         return trail_pb2.SnapshotResponse(
             time_s=time.time(),
             description=self._describe(),
             policy_text=self._policy.current[0].text,
             policy_reason=self._policy.reason,
             pod=self._pod,
-            engines=[self._engine(lane, most) for lane in self._lanes.values()],
+            engines=[self._engine(pipeline, most) for pipeline in self._pipelines.values()],
         )
 
-    def _engine(self, lane: EngineLane, most: int) -> Any:
-        lives = lane.lives
-        running = list(lives.running())
+    def _engine(self, pipeline: EnginePipeline, most: int) -> Any:
+        timelines = pipeline.timelines
+        running = list(timelines.running())
         snapshot = trail_pb2.EngineSnapshot(
-            engine=lane.engine,
-            backlog=backlog_message(backlog_of(lane)),
-            ended_total=lives.ended_total,
-            policy_preemptions_total=lives.policy_preemptions,
-            memory_preemptions_total=lives.memory_preemptions,
-            denied_total={cause.label: count for cause, count in lives.denied.copy().items()},
-            protected_running=sum(life.protected for life in running),
+            engine=pipeline.engine,
+            backlog=backlog_message(backlog_of(pipeline)),
+            ended_total=timelines.ended_total,
+            policy_preemptions_total=timelines.policy_preemptions,
+            memory_preemptions_total=timelines.memory_preemptions,
+            denied_total={cause.label: count for cause, count in timelines.denied.copy().items()},
+            protected_running=sum(timeline.protected for timeline in running),
         )
         if most:
             remaining = np.where(
-                lane.tracker.source != Source.NONE, lane.tracker.remaining, lane.tracker.mean.value
+                pipeline.tracker.source != Source.NONE,
+                pipeline.tracker.remaining,
+                pipeline.tracker.mean.value,
             )
-            waiting = sorted(lives.waiting(), key=lambda life: (not life.protected, remaining[life.slot]))
+            waiting = sorted(timelines.waiting(), key=lambda one: (not one.protected, remaining[one.slot]))
             snapshot.waiting.extend(self._messages(waiting[:most]))
             snapshot.running.extend(self._messages(running[::-1][:most]))
-            snapshot.ended.extend(self._messages(list(lives.ended.copy())[::-1][:most]))
+            snapshot.ended.extend(self._messages(list(timelines.ended.copy())[::-1][:most]))
         return snapshot
 
-    def _messages(self, lives: Iterable[Life]) -> list[Any]:
-        return [self._message(life, moments=False) for life in lives]
+    def _messages(self, timelines: Iterable[RequestTimeline]) -> list[Any]:
+        return [self._message(timeline, moments=False) for timeline in timelines]
 
-    def _message(self, life: Life, *, moments: bool = True) -> Any:
-        age, remaining, slot = 0, math.nan, life.slot
-        tracker = self._lanes[life.engine].tracker
-        if not life.ended and int(tracker.key[slot]) == life.key:
+    def _message(self, timeline: RequestTimeline, *, moments: bool = True) -> Any:
+        age, remaining, slot = 0, math.nan, timeline.slot
+        tracker = self._pipelines[timeline.engine].tracker
+        if not timeline.ended and int(tracker.key[slot]) == timeline.key:
             age = max(int(tracker.seen[slot]), 0)
             if tracker.source[slot] != Source.NONE:
                 remaining = float(tracker.remaining[slot])
-        return life_message(
-            life, self._policy.current, time.monotonic_ns(), age=age, remaining=remaining, moments=moments
+        return timeline_message(
+            timeline, self._policy.current, time.monotonic_ns(), age=age, remaining=remaining, moments=moments
         )

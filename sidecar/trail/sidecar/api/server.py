@@ -15,11 +15,11 @@ from trail.sidecar.api.messages import policy_message
 from trail.sidecar.api.observe import ObserveService
 from trail.sidecar.api.ranking import Candidate, InvalidCandidate, rank_candidates
 from trail.sidecar.loop.loop import Delivery, Inbox
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.pacing import Pacing
-from trail.sidecar.requests.events import Load, StreamEnded, from_message
 from trail.wire.frames import LAYOUT_VERSION
+from trail.wire.lifecycle import StreamEnded, from_message, hello_message, load_message
 from trail.wire.names import ENV_ENGINES
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
@@ -91,13 +91,13 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
 
     def __init__(
         self,
-        lanes: Mapping[int, EngineLane],
+        pipelines: Mapping[int, EnginePipeline],
         policy: PolicyBox,
         predictor: PredictorInfo | None,
         prompt_state: Callable[[], str],
         pacing: Pacing,
     ) -> None:
-        self._lanes = lanes
+        self._pipelines = pipelines
         self._policy = policy
         self._predictor = predictor
         self._prompt_state = prompt_state
@@ -113,7 +113,7 @@ class ControlService(trail_pb2_grpc.ControlServicer):  # type: ignore[misc]  # g
             version=__version__,
             layout_version=LAYOUT_VERSION,
             policy=policy_message(*self._policy.current),
-            engines=[_status(lane) for lane in self._lanes.values()],
+            engines=[_status(pipeline) for pipeline in self._pipelines.values()],
             prompt_predictor=self._prompt_state(),
             pacing=self._pacing.name,
         )
@@ -269,22 +269,16 @@ def _spec(message: Any, field: str, context: Any) -> PolicySpec:
         raise AssertionError from error  # abort raises; this line is for the type checker
 
 
-def _status(lane: EngineLane) -> Any:
-    frames = lane.frames
+def _status(pipeline: EnginePipeline) -> Any:
+    frames = pipeline.frames
     status = trail_pb2.EngineStatus(
-        load=trail_pb2.Load(**{name: getattr(lane.load, name) for name in Load.__dataclass_fields__}),
-        open_requests=len(lane.tracker),
+        load=load_message(pipeline.load),
+        open_requests=len(pipeline.tracker),
         frames_read=frames.read,
         frames_lost=frames.lost,
         frames_rejected=frames.torn + sum(frames.rejected.copy().values()),
-        problem=lane.problem or "",
+        problem=pipeline.problem or "",
     )
-    hello = lane.hello
-    if hello is not None:
-        status.hello.CopyFrom(
-            trail_pb2.Hello(
-                **{name: getattr(hello, name) for name in hello.__dataclass_fields__ if name != "layers"},
-                layers=hello.layers,
-            )
-        )
+    if pipeline.hello is not None:
+        status.hello.CopyFrom(hello_message(pipeline.hello))
     return status

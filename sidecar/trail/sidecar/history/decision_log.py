@@ -16,20 +16,16 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from trail import __version__
 from trail.sidecar.history.rotating import RotatingFile
 from trail.sidecar.logs import get_logger
 from trail.sidecar.pacing import SHARED_CORES, Pacing
-from trail.sidecar.requests.events import Hello, Load
-from trail.sidecar.requests.timeline import Life, Moment
-from trail.wire.changes import Change
+from trail.sidecar.requests.timeline import Ending, Moment, RequestTimeline
+from trail.wire.lifecycle import Hello, Load
 
 FORMAT = 1
 KEPT = 64
@@ -41,96 +37,42 @@ QUEUE_SIZE = 8192
 log = get_logger()
 
 
-class Lane(Protocol):
-    """What the log reads of an engine lane."""
+class Pipeline(Protocol):
+    """What the log reads of an engine."""
 
     engine: int
     load: Load
     hello: Hello | None
 
 
-class Trail:
-    """Predictions of one request, thinned: (age, remaining) at ages at least `stride` apart."""
-
-    __slots__ = ("points", "stride")
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, float]] = []
-        self.stride = FIRST_STRIDE
-
-    def add(self, age: int, remaining: float) -> int:
-        """Keeps a prediction; the age from which the next one is wanted."""
-        self.points.append((age, remaining))
-        if len(self.points) > KEPT:
-            del self.points[1::2]
-            self.stride *= 2
-        return age + self.stride
-
-
-class LaneRecorder:
-    """One engine's part, in the loop's thread: keeps predictions of open requests, hands ended ones on."""
-
-    def __init__(self, capacity: int, out: "DecisionLog") -> None:
-        self._out = out
-        self._key = np.zeros(capacity, dtype=np.uint64)
-        self._next_age = np.zeros(capacity, dtype=np.int64)
-        self._trails: dict[int, Trail] = {}
-        self._failed = False
-
-    def published(self, slots: npt.NDArray[np.int64], rows: npt.NDArray[np.void]) -> None:
-        """Rows [n] of BOARD_ROW that have just been put on the board at `slots` [n]."""
-        if self._failed:
-            return
-        try:
-            self._keep(slots, rows)
-        except Exception:
-            self._failed = True
-            log.exception("refined predictions are no longer logged; requests are served regardless")
-
-    def _keep(self, slots: npt.NDArray[np.int64], rows: npt.NDArray[np.void]) -> None:
-        new = slots[rows["key"] != self._key[slots]]
-        for key in self._key[new].tolist():
-            self._trails.pop(key, None)  # where its end was lost
-        self._next_age[new] = 0
-        self._key[slots] = rows["key"]
-        wanted = (rows["key"] != 0) & (rows["age"] > 0) & (rows["age"] >= self._next_age[slots])
-        for place in np.flatnonzero(wanted).tolist():
-            row = rows[place]
-            trail = self._trails.setdefault(int(row["key"]), Trail())
-            self._next_age[slots[place]] = trail.add(int(row["age"]), float(row["remaining"]))
-
-    def moment(self, life: Life, moment: Moment) -> None:
-        """As a `LifeListener`: a life that has ended goes to the log."""
-        if moment.change != Change.ENDED:
-            return
-        trail = self._trails.pop(life.key, None)
-        self._out.offer(life, trail.points if trail is not None else [])
-
-
 class DecisionLog:
-    """Writes lines in a thread of its own. The loop's thread hands lives on and never waits: what does not
-    fit is dropped and counted, and a disk that cannot be written costs the lines and one message.
+    """A `TimelineListener` that writes lines in a thread of its own.
+
+    The loop's thread hands ended requests on and never waits: what does not fit is dropped and counted, and a
+    disk that cannot be written costs the lines and one message.
     """
 
     def __init__(
-        self, path: Path, limit_bytes: int, lanes: Iterable[Lane], pacing: Pacing = SHARED_CORES
+        self, path: Path, limit_bytes: int, pipelines: Iterable[Pipeline], pacing: Pacing = SHARED_CORES
     ) -> None:
         self.dropped = 0
         self.written = 0
-        self._lanes = list(lanes)
+        self._pipelines = list(pipelines)
         self._pacing = pacing
         self._file = RotatingFile(path, limit_bytes, self._head)
-        self._queue: queue.Queue[tuple[Life, list[tuple[int, float]]]] = queue.Queue(QUEUE_SIZE)
+        self._queue: queue.Queue[RequestTimeline] = queue.Queue(QUEUE_SIZE)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trail-decisions", daemon=True)
         self._failing = False
         self._hellos: dict[int, Hello] = {}
         self._seen: dict[int, tuple[float, int]] = {}
 
-    def offer(self, life: Life, refined: list[tuple[int, float]]) -> None:
-        """An ended life and its refined predictions, from the loop's thread."""
+    def moment(self, timeline: RequestTimeline, _moment: Moment) -> None:
+        """Called by the loop for every change; only the end counts."""
+        if not timeline.ended:
+            return
         try:
-            self._queue.put_nowait((life, refined))
+            self._queue.put_nowait(timeline)
         except queue.Full:
             self.dropped += 1
 
@@ -155,11 +97,10 @@ class DecisionLog:
         taken = 0
         while taken < QUEUE_SIZE:
             try:
-                life, refined = self._queue.get_nowait()
+                records.append(request_record(self._queue.get_nowait()))
             except queue.Empty:
                 break
             taken += 1
-            records.append(request_record(life, refined))
         try:
             self._introduce()
             for record in records:
@@ -181,23 +122,23 @@ class DecisionLog:
 
     def _introduce(self) -> None:
         """Writes what engines say of themselves, where it is new. Raises OSError."""
-        for lane in self._lanes:
-            hello = lane.hello
-            if hello is not None and self._hellos.get(lane.engine) != hello:
+        for pipeline in self._pipelines:
+            hello = pipeline.hello
+            if hello is not None and self._hellos.get(pipeline.engine) != hello:
                 self._file.write(_line(_engine_record(hello)))
-                self._hellos[lane.engine] = hello
+                self._hellos[pipeline.engine] = hello
 
     def _loads(self, now_s: float) -> Iterable[Mapping[str, Any]]:
-        for lane in self._lanes:
-            load = lane.load
-            before_s, steps = self._seen.get(lane.engine, (now_s, load.steps_total))
-            if lane.engine in self._seen and now_s - before_s < self._pacing.decisions_load_every_s:
+        for pipeline in self._pipelines:
+            load = pipeline.load
+            before_s, steps = self._seen.get(pipeline.engine, (now_s, load.steps_total))
+            if pipeline.engine in self._seen and now_s - before_s < self._pacing.decisions_load_every_s:
                 continue
-            self._seen[lane.engine] = (now_s, load.steps_total)
+            self._seen[pipeline.engine] = (now_s, load.steps_total)
             if load.steps_total > steps:
                 yield {
                     "kind": "load",
-                    "engine": lane.engine,
+                    "engine": pipeline.engine,
                     "at_s": round(now_s, 3),
                     "seconds": round(now_s - before_s, 3),
                     "steps": load.steps_total - steps,
@@ -207,31 +148,53 @@ class DecisionLog:
                 }
 
 
-def request_record(life: Life, refined: Iterable[tuple[int, float]]) -> dict[str, Any]:
-    """The line of an ended life. Times that are not known are null."""
-    ending, passage = life.ending, life.passage
-    assert ending is not None  # noqa: S101 - only ended lives come here
+def request_record(timeline: RequestTimeline) -> dict[str, Any]:
+    """The line of a request that has ended. Times that are not known are null."""
+    ending, summary = timeline.ending, timeline.summary
+    assert ending is not None  # noqa: S101 - only ended ones come here
     return {
         "kind": "request",
-        "engine": life.engine,
-        "id": life.request_id,
-        "policy": ending.policy,
+        "engine": timeline.engine,
+        "id": timeline.request_id,
+        "policy": ending.policy.text,
         "generation": ending.generation,
-        "arrival_s": round(life.starts_ns / 1e9, 6),
-        "found": life.found,
-        "prompt_tokens": life.prompt_tokens,
+        "arrival_s": round(timeline.starts_ns / 1e9, 6),
+        "found": timeline.found,
+        "prompt_tokens": timeline.prompt_tokens,
         "output_tokens": ending.output_tokens,
         "finish": ending.finish_reason,
-        "initial": _number(life.initial),
-        "refined": [[age, round(remaining, 2)] for age, remaining in refined],
-        "queued_s": _number(life.queued_s),
-        "first_token_s": _number(life.first_token_s),
-        "total_s": _number(life.total_s),
-        "policy_preemptions": passage.policy_preemptions,
-        "memory_preemptions": passage.memory_preemptions,
+        "initial": _number(timeline.initial),
+        "refined": [[age, round(left, 2)] for age, left in thinned(_remaining(timeline.initial, ending))],
+        "queued_s": _number(timeline.queued_s),
+        "first_token_s": _number(timeline.first_token_s),
+        "total_s": _number(timeline.total_s),
+        "policy_preemptions": summary.policy_preemptions,
+        "memory_preemptions": summary.memory_preemptions,
         "recomputed_tokens": ending.recomputed_tokens,
-        "fallback_steps": passage.fallback_steps,
+        "fallback_steps": summary.fallback_steps,
     }
+
+
+def thinned(predictions: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """`predictions` as (age, remaining), in order of age, at ages at least a stride apart, so that `KEPT` are
+    left at most."""
+    points: list[tuple[int, float]] = []
+    stride, wanted = FIRST_STRIDE, 1
+    for age, remaining in predictions:
+        if age < wanted:
+            continue
+        points.append((age, remaining))
+        if len(points) > KEPT:
+            del points[1::2]
+            stride *= 2
+        wanted = age + stride
+    return points
+
+
+def _remaining(initial: float, ending: Ending) -> Iterator[tuple[int, float]]:
+    """Ages, and what the board said there of the tokens to come."""
+    for age, length in zip(ending.history.ages.tolist(), ending.history.lengths.tolist(), strict=True):
+        yield age, max(initial - age, 0.0) if ending.by_prompt else length - age
 
 
 def _engine_record(hello: Hello) -> dict[str, Any]:

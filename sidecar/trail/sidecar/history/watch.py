@@ -4,8 +4,8 @@ import queue
 import threading
 from typing import NamedTuple
 
-from trail.sidecar.requests.timeline import Life, Moment
-from trail.wire.changes import Change
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
+from trail.wire.lifecycle import Change
 
 WATCHERS = 4
 """Watchers at a time: each keeps a thread of the server."""
@@ -13,9 +13,9 @@ QUEUE_SIZE = 4096
 
 
 class Seen(NamedTuple):
-    """A moment of a life, and how many a watcher had missed by then."""
+    """A moment of a request, and how many a watcher had missed by then."""
 
-    life: Life
+    timeline: RequestTimeline
     moment: Moment
     missed: int
 
@@ -28,12 +28,12 @@ class Subscription:
         self._ends_only = ends_only
         self._queue: queue.Queue[Seen] = queue.Queue(QUEUE_SIZE)
 
-    def offer(self, life: Life, moment: Moment) -> None:
+    def offer(self, timeline: RequestTimeline, moment: Moment) -> None:
         """Called by the loop; never waits."""
         if self._ends_only and moment.change != Change.ENDED:
             return
         try:
-            self._queue.put_nowait(Seen(life, moment, self.missed))
+            self._queue.put_nowait(Seen(timeline, moment, self.missed))
         except queue.Full:
             self.missed += 1
 
@@ -46,16 +46,16 @@ class Subscription:
 
 
 class WatchHub:
-    """A `LifeListener` that hands on to its subscriptions."""
+    """A `TimelineListener` that hands on to its subscriptions."""
 
     def __init__(self) -> None:
         self._subscriptions: tuple[Subscription, ...] = ()
         self._lock = threading.Lock()
 
-    def moment(self, life: Life, moment: Moment) -> None:
+    def moment(self, timeline: RequestTimeline, moment: Moment) -> None:
         """Called by the loop."""
         for subscription in self._subscriptions:
-            subscription.offer(life, moment)
+            subscription.offer(timeline, moment)
 
     def subscribe(self, ends_only: bool = False) -> Subscription | None:
         """A subscription from now on; None when there are `WATCHERS` already."""

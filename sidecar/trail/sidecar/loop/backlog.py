@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trail.sidecar.loop.pipeline import EngineLane
-from trail.sidecar.requests.timeline import Life
+from trail.sidecar.loop.pipeline import EnginePipeline
+from trail.sidecar.requests.timeline import RequestTimeline
 from trail.sidecar.requests.tracker import RequestTracker, Source
 
 
@@ -31,30 +31,30 @@ class Backlog:
     ordering: bool
 
 
-def backlog_of(lane: EngineLane) -> Backlog:
+def backlog_of(pipeline: EnginePipeline) -> Backlog:
     """The backlog at present. May be called from any thread."""
-    tracker, load = lane.tracker, lane.load
-    waiting, running = list(lane.lives.waiting()), list(lane.lives.running())
+    tracker, load, estimate = pipeline.tracker, pipeline.load, pipeline.queue_estimate
+    waiting, running = list(pipeline.timelines.waiting()), list(pipeline.timelines.running())
     return Backlog(
-        engine=lane.engine,
-        model=lane.hello.model if lane.hello is not None else "",
+        engine=pipeline.engine,
+        model=pipeline.hello.model if pipeline.hello is not None else "",
         waiting_requests=len(waiting),
         running_requests=len(running),
         waiting_tokens=_tokens(tracker, waiting),
         running_tokens=_tokens(tracker, running),
-        tokens_per_s=len(running) / lane.queue_estimate.token_s if lane.queue_estimate.token_s > 0 else 0.0,
-        wait_s=lane.queue_estimate.wait_s,
+        tokens_per_s=len(running) / estimate.token_s if estimate.token_s > 0 else 0.0,
+        wait_s=estimate.wait_s,
         kv_usage=load.kv_usage,
-        ordering=lane.ordering,
+        ordering=pipeline.ordering,
     )
 
 
-def _tokens(tracker: RequestTracker, lives: Iterable[Life]) -> float:
-    slots = np.array([life.slot for life in lives], dtype=np.int64)
+def _tokens(tracker: RequestTracker, timelines: Iterable[RequestTimeline]) -> float:
+    slots = np.array([timeline.slot for timeline in timelines], dtype=np.int64)
     if not len(slots):
         return 0.0
     # A request that the engine has carried on since its last prediction has that much less to go.
-    age = np.array([life.age for life in lives], dtype=np.float64)
+    age = np.array([timeline.age for timeline in timelines], dtype=np.float64)
     passed = np.maximum(age - tracker.age[slots], 0.0)
     left = np.maximum(tracker.remaining[slots] - passed, 0.0)
     return float(np.where(tracker.source[slots] != Source.NONE, left, tracker.mean.value).sum())

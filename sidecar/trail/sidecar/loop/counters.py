@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
-from trail.sidecar.requests.tracker import Outcome
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
 
 SHORT_S = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 1.0)
 
@@ -52,10 +52,13 @@ class Metrics:
         for delay_us in delays_us:
             self.board_delay_seconds.observe(delay_us / 1e6)
 
-    def observe_outcome(self, engine: int, outcome: Outcome) -> None:
-        """Takes a finished request."""
-        self.finished.labels(engine=str(engine), reason=outcome.finish_reason or "unknown").inc()
-        if outcome.whole and np.isfinite(outcome.initial):
-            self.initial_error.observe(abs(outcome.initial - outcome.output_tokens))
-        if outcome.whole and np.isfinite(outcome.refined_mae):
-            self.refined_error.observe(outcome.refined_mae)
+    def moment(self, timeline: RequestTimeline, _moment: Moment) -> None:
+        """As a `TimelineListener`: takes what ended."""
+        ending = timeline.ending
+        if ending is None:
+            return
+        self.finished.labels(engine=str(timeline.engine), reason=ending.finish_reason or "unknown").inc()
+        if ending.whole and np.isfinite(timeline.initial):
+            self.initial_error.observe(abs(timeline.initial - ending.output_tokens))
+        if ending.whole and np.isfinite(ending.refined_mae):
+            self.refined_error.observe(ending.refined_mae)

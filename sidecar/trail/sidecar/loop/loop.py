@@ -10,11 +10,11 @@ from pathlib import Path
 
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.counters import Metrics
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.prompting import PromptJob, PromptWorker
 from trail.sidecar.loop.rests import Rests
 from trail.sidecar.pacing import Pacing
-from trail.sidecar.requests.events import Event
+from trail.wire.lifecycle import Event
 from trail.wire.log_lines import RateLimited
 
 _EVENTS_A_STEP = 256
@@ -59,21 +59,21 @@ class Inbox:
 
 
 class SidecarLoop:
-    """Drives the lanes. `step` does one round without waiting; `run` repeats it in the calling thread.
+    """Drives the pipelines. `step` does one round without waiting; `run` repeats it in the calling thread.
 
-    A lane beats in its own step, after its predictions are on the board: a step that fails or hangs is
+    A pipeline beats in its own step, after its predictions are on the board: a step that fails or hangs is
     silence, and silence makes the engine fall back.
     """
 
     def __init__(
         self,
-        lanes: Mapping[int, EngineLane],
+        pipelines: Mapping[int, EnginePipeline],
         inbox: Inbox,
         prompts: PromptWorker | None,
         metrics: Metrics,
         pacing: Pacing,
     ) -> None:
-        self._lanes = lanes
+        self._pipelines = pipelines
         self._inbox = inbox
         self._prompts = prompts
         self._metrics = metrics
@@ -86,12 +86,12 @@ class SidecarLoop:
         """One round; True when there was something to do."""
         busy = self._hear()
         whole = True
-        for lane in self._lanes.values():
+        for pipeline in self._pipelines.values():
             try:
-                busy = lane.step() or busy
+                busy = pipeline.step() or busy
             except Exception as error:  # noqa: BLE001 - the loop outlives any error of a round
                 whole = False
-                self._failed(f"engine {lane.engine}", error)
+                self._failed(f"engine {pipeline.engine}", error)
         self._whole = whole
         if whole:
             self.last_round_ns = time.monotonic_ns()
@@ -118,12 +118,12 @@ class SidecarLoop:
                 stop.wait(self._pacing.loop_look_most_s)
 
     def _idle(self) -> bool:
-        """Whether nobody waits for any engine. A lane that fails must not go on beating."""
-        return self._whole and all(lane.look_idle() for lane in self._lanes.values())
+        """Whether nobody waits for any engine. A pipeline that fails must not go on beating."""
+        return self._whole and all(pipeline.look_idle() for pipeline in self._pipelines.values())
 
     def _settled(self) -> bool:
         """Whether nothing is lost by older predictions of running requests."""
-        return self._whole and all(lane.settled for lane in self._lanes.values())
+        return self._whole and all(pipeline.settled for pipeline in self._pipelines.values())
 
     def _rest(self, stop: threading.Event, rest_s: float, *, idle: bool) -> None:
         """Pauses, or until somebody waits again; hears of requests, publishes what that changes and beats
@@ -137,8 +137,8 @@ class SidecarLoop:
                 self._say_interval(self._pacing.loop_rest_least_s)
                 return
             if self._whole:
-                for lane in self._lanes.values():
-                    lane.publish()
+                for pipeline in self._pipelines.values():
+                    pipeline.publish()
 
     def _hear(self) -> bool:
         """Takes in the events and prompt predictions that have come; True when there were any."""
@@ -147,25 +147,25 @@ class SidecarLoop:
             self._deliver(delivery)
         if self._prompts is None:
             return bool(deliveries)
-        for lane in self._lanes.values():
-            for key, token_ids in lane.claim_prompts():
-                self._prompts.submit(PromptJob(lane.engine, key, token_ids))
+        for pipeline in self._pipelines.values():
+            for key, token_ids in pipeline.claim_prompts():
+                self._prompts.submit(PromptJob(pipeline.engine, key, token_ids))
         results = self._prompts.drain()
         for result in results:
-            self._lanes[result.engine].tracker.set_prompt_prediction(result.key, result.tokens)
+            self._pipelines[result.engine].tracker.set_prompt_prediction(result.key, result.tokens)
         return bool(deliveries or results)
 
     def _say_interval(self, interval_s: float) -> None:
-        for lane in self._lanes.values():
-            lane.say_interval(int(interval_s * 1e9))
+        for pipeline in self._pipelines.values():
+            pipeline.say_interval(int(interval_s * 1e9))
 
     def _deliver(self, delivery: Delivery) -> None:
-        lane = self._lanes[delivery.engine]
+        pipeline = self._pipelines[delivery.engine]
         for event in delivery.events:
             try:
-                lane.apply(event, delivery.session)
+                pipeline.apply(event, delivery.session)
             except Exception as error:  # noqa: BLE001 - one bad event must not cost the others
-                self._failed(f"engine {lane.engine}", error)
+                self._failed(f"engine {pipeline.engine}", error)
             self._beat_where_due()
 
     def _beat_where_due(self) -> None:
@@ -173,9 +173,9 @@ class SidecarLoop:
         if not self._whole:
             return
         due_ns = time.monotonic_ns() - int(self._pacing.beat_every_s * 1e9)
-        for lane in self._lanes.values():
-            if lane.beat_ns is not None and lane.beat_ns < due_ns:
-                lane.beat()
+        for pipeline in self._pipelines.values():
+            if pipeline.beat_ns is not None and pipeline.beat_ns < due_ns:
+                pipeline.beat()
 
     def _failed(self, part: str, error: Exception) -> None:
         self._metrics.failures.labels(part="loop").inc()

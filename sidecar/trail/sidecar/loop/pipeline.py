@@ -10,24 +10,22 @@ import numpy.typing as npt
 from trail.policy.queue_estimate import QueueEstimate
 from trail.policy.ranks import Terms
 from trail.policy.spec import PolicySpec
-from trail.predict.quality import Life
-from trail.sidecar.history.decision_log import LaneRecorder
-from trail.sidecar.history.timelines import Lives
+from trail.sidecar.history.timelines import Timelines
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.board_rows import board_rows, gittins_of
 from trail.sidecar.loop.counters import Metrics
 from trail.sidecar.loop.pending import PendingRows, Rows
-from trail.sidecar.loop.policy_box import PolicyBox, policy_label
+from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.loop.prediction import PredictionCounters, Predictor
 from trail.sidecar.loop.rests import KV_FULL, Idle, YieldCore
 from trail.sidecar.pacing import Pacing
+from trail.sidecar.quality.feed import QualityFeed
 from trail.sidecar.quality.monitor import Basis, QualityMonitor
-from trail.sidecar.requests.arrival_order import ArrivalOrder
-from trail.sidecar.requests.events import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
 from trail.sidecar.requests.stats import DelayMeter, RunStats
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean, Source
 from trail.wire.board import BoardHeader, BoardWriter
 from trail.wire.frames import Frame, FrameCounters, FrameReader
+from trail.wire.lifecycle import Changed, Clocks, Event, Finished, Hello, Load, Started, StreamEnded
 from trail.wire.names import ENV_LAYERS
 
 log = get_logger()
@@ -49,7 +47,7 @@ class Telemetry:
     stats: RunStats
 
 
-class EngineLane:
+class EnginePipeline:
     """Events and frames in, ranks out. Used by one thread; others may read its counters.
 
     `problem` says in a sentence why no predictions are made for this engine, None when all is well; the
@@ -75,7 +73,7 @@ class EngineLane:
     ) -> None:
         self.engine = engine
         self.tracker = RequestTracker(board.capacity, bins, mean)
-        self.lives = Lives(engine, self.tracker, clock)
+        self.timelines = Timelines(engine, self.tracker, clock)
         self.pending = PendingRows(int(pacing.unclaimed_rows_s * 1e9))
         self.counters = PredictionCounters()
         self.queue_estimate = QueueEstimate(pacing.queue_look_every_s)
@@ -83,7 +81,6 @@ class EngineLane:
         self.hello: Hello | None = None
         self.load = Load()
         self.problem: str | None = None
-        self.recorder: LaneRecorder | None = None
         self.session = 0
         self._board = board
         self._ring = ring
@@ -93,7 +90,8 @@ class EngineLane:
         self._telemetry = telemetry
         self._quality = quality if quality is not None else QualityMonitor(None)
         self._found = self._quality.findings
-        self._to_judge: ArrivalOrder[Life] = ArrivalOrder(lambda key: self.tracker.slot_of(key) is not None)
+        feed = QualityFeed(self._quality, lambda key: self.tracker.slot_of(key) is not None)
+        self.timelines.listeners += [telemetry.metrics, telemetry.stats, feed]
         self._epoch = epoch
         self._orphan_timeout_ns = int(orphan_timeout_s * 1e9)
         self._orphaned_ns: int | None = None
@@ -102,7 +100,6 @@ class EngineLane:
         self._delays = DelayMeter()
         self._idle = Idle(pacing)
         self._opened: set[int] = set()
-        self._unpredicted: dict[int, tuple[int, ...]] = {}
         self._header: BoardHeader | None = None
         self._beat_ns: int | None = None
 
@@ -155,19 +152,12 @@ class EngineLane:
         elif isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Changed):
-            self.lives.change(event)
+            self.timelines.change(event)
         elif isinstance(event, Clocks):
-            self.lives.clocks(event)
+            self.timelines.clocks(event)
         elif isinstance(event, Finished):
-            self._unpredicted.pop(event.key, None)
-            self._quality.take(self._to_judge.end(event.key, self._quality.life(self.tracker, event)))
-            self.lives.ending(event)
-            outcome = self.tracker.finish(event)
-            if outcome is not None:
-                self._telemetry.metrics.observe_outcome(self.engine, outcome)
-                spec, generation = self._policy.current
-                self._telemetry.stats.finished(self.engine, policy_label(spec), generation, outcome)
-                self.lives.end(event, outcome, spec, generation)
+            by_prompt = self.basis is Basis.PROMPT
+            self.timelines.end(event, *self._policy.current, by_prompt=by_prompt)
         elif isinstance(event, Load):
             self.load = event
         elif isinstance(event, StreamEnded):
@@ -179,14 +169,14 @@ class EngineLane:
         A request of which the probe has seen the prompt by then keeps the probe's prediction, unless the
         probe is not trusted.
         """
-        if not self._unpredicted or self.look_idle():
-            return []
         tracker = self.tracker
-        slots = tracker.slots_of(self._unpredicted)
+        if not tracker.unpredicted or self.look_idle():
+            return []
+        slots = tracker.slots_of(tracker.unpredicted)
         enough = Source.PROBE if self._found.standing.probe else Source.PROMPT
-        without = (slots >= 0) & (tracker.source[slots] < enough)
-        claimed = [item for item, wanted in zip(self._unpredicted.items(), without, strict=True) if wanted]
-        self._unpredicted.clear()
+        without = tracker.source[slots] < enough
+        claimed = [item for item, wanted in zip(tracker.unpredicted.items(), without, strict=True) if wanted]
+        tracker.unpredicted.clear()
         return claimed
 
     def step(self) -> bool:
@@ -199,7 +189,7 @@ class EngineLane:
             self._telemetry.stats.delay_steps.add(self._delays.read(steps, times_ns))
             self.queue_estimate.stepped(steps, times_ns)
         self._yield_core()
-        self._heed_quality()
+        self._apply_quality()
         self._predict(frames, now_ns)
         self._yield_core()
         self._estimate_queue(now_ns)
@@ -226,9 +216,7 @@ class EngineLane:
             self._board.publish(slots, rows, header)
             tracker.dirty[slots] = False
             self._header = header
-            self.lives.published(slots, rows, spec)
-            if self.recorder is not None:
-                self.recorder.published(slots, rows)
+            self.timelines.published(slots, rows, spec)
         self.beat()
 
     def beat(self) -> None:
@@ -255,7 +243,7 @@ class EngineLane:
     def _greet(self, hello: Hello, session: int) -> None:
         self.session = session
         self._orphaned_ns = None
-        self._forget()
+        self.timelines.clear()
         self.hello = hello
         self.problem = self._mismatch(hello)
         if self.problem is None:
@@ -283,13 +271,8 @@ class EngineLane:
 
     def _start(self, event: Started) -> None:
         longest = self.hello.max_model_len - len(event.prompt_token_ids) if self.hello is not None else 0
-        opened = self.tracker.start(event, limit_tokens=max(longest, 0))
-        if opened:
+        if self.timelines.start(event, limit_tokens=max(longest, 0)):
             self._opened.add(event.key)
-            self._to_judge.arrive(event.key)
-            if self.tracker.source[event.slot] == Source.NONE:
-                self._unpredicted[event.key] = event.prompt_token_ids
-            self.lives.start(event)
 
     def _drop_orphans(self, now_ns: int) -> None:
         if self._orphaned_ns is None or now_ns - self._orphaned_ns < self._orphan_timeout_ns:
@@ -297,15 +280,9 @@ class EngineLane:
         self._orphaned_ns = None
         if len(self.tracker):
             log.warning("engine %d did not come back: %d requests dropped", self.engine, len(self.tracker))
-        self._forget()
+        self.timelines.clear()
 
-    def _forget(self) -> None:
-        self.tracker.clear()
-        self.lives.clear()
-        self._to_judge.clear()
-        self._unpredicted.clear()
-
-    def _heed_quality(self) -> None:
+    def _apply_quality(self) -> None:
         found = self._quality.findings
         if found is self._found:
             return

@@ -24,8 +24,3 @@ class PolicyBox:
             self._current = (spec, self._current[1] + 1)
             self.reason = reason
             return self._current
-
-
-def policy_label(spec: PolicySpec) -> str:
-    """A policy as `parse_policy` reads it: `trail-c0.8`, `fcfs`."""
-    return spec.text

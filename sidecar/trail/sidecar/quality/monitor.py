@@ -1,6 +1,6 @@
 """The judging of predictions beside the loop: what ended goes to a thread, what it found comes back.
 
-The loop copies a finished request's samples and reads two attributes; everything else happens in a thread
+The loop hands finished requests over (`feed`) and reads two attributes; everything else happens in a thread
 that sleeps while nothing ends.
 """
 
@@ -13,11 +13,9 @@ from dataclasses import dataclass
 
 from trail.policy.spec import PolicySpec
 from trail.predict.online import NO_CORRECTION, Correction
-from trail.predict.quality import TRUSTED, Life, Quality, QualitySnapshot, Standing, Verdict
+from trail.predict.quality import TRUSTED, EndedRequest, Quality, QualitySnapshot, Standing, Verdict
 from trail.sidecar.logs import get_logger
 from trail.sidecar.pacing import SHARED_CORES, Pacing
-from trail.sidecar.requests.events import Finished
-from trail.sidecar.requests.tracker import RequestTracker
 from trail.wire.log_lines import RateLimited
 
 WAITING = 4096
@@ -42,7 +40,7 @@ class Basis(enum.Enum):
 
 @dataclass(frozen=True)
 class Findings:
-    """What the lane goes by."""
+    """What the loop goes by."""
 
     standing: Standing = TRUSTED
     correction: Correction = NO_CORRECTION
@@ -71,29 +69,16 @@ class QualityMonitor:
         self._has_prompt = has_prompt
         self._acts = acts
         self._on_failure = on_failure
-        self._lives: deque[Life] = deque(maxlen=WAITING)
+        self._requests: deque[EndedRequest] = deque(maxlen=WAITING)
         self._some = threading.Event()
         self._stop = threading.Event()
         self._limited = RateLimited()
         self._thread = threading.Thread(target=self._run, name="trail-quality", daemon=True)
 
-    def life(self, tracker: RequestTracker, event: Finished) -> Life | None:
-        """What is to be judged of a request that ends, read before the tracker forgets it; None for nothing.
-
-        Raises nothing: the request must be closed.
-        """
-        if self._quality is None or event.finish_reason not in ("stop", "length"):
-            return None
-        try:
-            return _life(tracker, event)
-        except Exception as error:  # noqa: BLE001 - the request goes unjudged
-            self._failed(error)
-            return None
-
-    def take(self, lives: Sequence[Life]) -> None:
-        """Takes finished requests, in the order in which they arrived (`arrival_order`)."""
-        if lives:
-            self._lives.extend(lives)
+    def take(self, requests: Sequence[EndedRequest]) -> None:
+        """Takes finished requests, in the order in which they arrived."""
+        if requests and self._quality is not None:
+            self._requests.extend(requests)
             self._some.set()
 
     def basis(self, spec: PolicySpec, standing: Standing) -> Basis:
@@ -118,10 +103,10 @@ class QualityMonitor:
         """Judges the oldest of what has ended since the last look, AT_ONCE at most."""
         if self._quality is None:
             return
-        lives: list[Life] = []
-        while self._lives and len(lives) < AT_ONCE:
-            lives.append(self._lives.popleft())
-        for verdict in self._quality.take(lives):
+        requests: list[EndedRequest] = []
+        while self._requests and len(requests) < AT_ONCE:
+            requests.append(self._requests.popleft())
+        for verdict in self._quality.take(requests):
             self._say(verdict)
         self.snapshot = self._quality.snapshot()
         if self._acts:
@@ -138,7 +123,7 @@ class QualityMonitor:
                 self.look()
             except Exception as error:  # noqa: BLE001 - predictions go on as they are
                 self._failed(error)
-            if self._lives:
+            if self._requests:
                 self._some.set()
             rest_s = self._pacing.quality_rest * (time.thread_time() - began_s)
             self._stop.wait(max(rest_s, self._pacing.quality_rest_least_s))
@@ -172,21 +157,3 @@ class QualityMonitor:
 
 
 _SUBJECT = {"probe": "probe", "prompt": "prompt predictor"}
-
-
-def _life(tracker: RequestTracker, event: Finished) -> Life | None:
-    """What the tracker knows of a request that ends; None where nothing was predicted of it."""
-    slot = tracker.slot_of(event.key)
-    if slot is None:
-        return None
-    ages, posteriors = tracker.samples.of(slot, int(tracker.predictions[slot]))
-    if not len(ages) or ages[-1] > event.output_tokens:
-        return None
-    return Life(
-        length=event.output_tokens,
-        ended=event.finish_reason == "stop",
-        limit=int(tracker.limit[slot]),
-        prompt_said=float(tracker.prompt_said[slot]),
-        ages=ages,
-        posteriors=posteriors,
-    )

@@ -1,39 +1,45 @@
 """KV pressure of the sidecar's engines, as it is told to the operator.
 
-It is read from what the loop keeps anyway, by sampling and from another thread: the loop does nothing for it,
-and a time is as fine as the samples are close. A value that the loop is just changing may be a sample late.
+First tokens are heard of as they come. Everything else is read from what the loop keeps anyway, by sampling
+and from another thread: such a time is as fine as the samples are close, and a value that the loop is just
+changing may be a sample late.
 """
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.step_cost import StepCost, full_batch
-from trail.sidecar.requests.tracker import UNSEEN
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
+from trail.wire.lifecycle import Change
 from trail.wire.redis_schema import PodReport
 
+_MOST_BEGUN = 8192
+"""First tokens between two samples, at most; the newest displace the oldest."""
 _TOTALS = ("steps_total", "recomputed_tokens_total", "preemptions_total", "policy_preemptions_total")
 
 
 class EngineMeter:
-    """Totals of one engine core, counted from sample to sample."""
+    """Totals of one engine core, counted from sample to sample; a `TimelineListener`."""
 
-    def __init__(self, lane: EngineLane) -> None:
-        self.lane = lane
+    def __init__(self, pipeline: EnginePipeline) -> None:
+        self.pipeline = pipeline
         self.cost = StepCost()
-        capacity = lane.tracker.capacity
+        capacity = pipeline.tracker.capacity
         self._key = np.zeros(capacity, np.uint64)
-        self._seen = np.full(capacity, UNSEEN, np.int64)
-        self._since_s = np.zeros(capacity)
+        self._seen = np.zeros(capacity, np.int64)
         self._moved_s = np.zeros(capacity)
-        self._load = lane.load
-        self._generated = lane.tracker.generated_tokens
+        self._load = pipeline.load
+        self._generated = pipeline.tracker.generated_tokens
         self._sampled_s = math.nan
+        self._begun: deque[RequestTimeline] = deque(maxlen=_MOST_BEGUN)
         self.clear()
+        pipeline.timelines.listeners.append(self)
 
     def clear(self) -> None:
         """Begins a new report."""
@@ -41,12 +47,20 @@ class EngineMeter:
         self.generated = 0
         self.waiting_s = self.running_s = 0.0
         self.gap_s = math.nan
-        self.first: list[tuple[float, float]] = []  # predicted length, seconds until the first token
+        self.begun: list[RequestTimeline] = []  # those whose first token came
+
+    def moment(self, timeline: RequestTimeline, moment: Moment) -> None:
+        """Called by the loop; only first tokens count."""
+        if moment.change == Change.FIRST_TOKEN:
+            self._begun.append(timeline)
 
     def sample(self, now_s: float) -> None:
         """Counts what has happened since the sample before."""
-        load, tracker = self.lane.load, self.lane.tracker
-        prefilled = self._look(now_s)
+        load, tracker = self.pipeline.load, self.pipeline.tracker
+        begun = [self._begun.popleft() for _ in range(len(self._begun))]
+        prefilled = sum(timeline.prompt_tokens for timeline in begun)
+        self.begun += begun
+        self._look_for_pauses(now_s)
         generated = tracker.generated_tokens
         made = max(generated - self._generated, 0)
         passed = {name: _grown(getattr(self._load, name), getattr(load, name)) for name in _TOTALS}
@@ -66,23 +80,15 @@ class EngineMeter:
         self.generated += made
         self._load, self._generated, self._sampled_s = load, generated, now_s
 
-    def _look(self, now_s: float) -> int:
-        """Notes who came, who got a first token and who pauses; prompt tokens of those that got theirs."""
-        tracker = self.lane.tracker
-        key, seen = tracker.key.copy(), tracker.seen.copy()
-        other = key != self._key
-        self._since_s[other] = self._moved_s[other] = now_s
-        self._seen[other] = UNSEEN
-        begun = (key != 0) & (self._seen == UNSEEN) & (seen != UNSEEN)
-        # At the first look nobody's beginning was seen.
-        for slot in np.flatnonzero(begun) if math.isfinite(self._sampled_s) else ():
-            self.first.append((float(tracker.initial[slot]), now_s - float(self._since_s[slot])))
-        running = (key != 0) & (self._seen > 0)
+    def _look_for_pauses(self, now_s: float) -> None:
+        """Notes the longest time since a running request was last seen to go on."""
+        key, seen = self.pipeline.tracker.key.copy(), self.pipeline.tracker.seen.copy()
+        same = key == self._key
+        running = same & (key != 0) & (self._seen > 0)
         if running.any():
             self.gap_s = float(np.fmax(self.gap_s, (now_s - self._moved_s[running]).max()))
-        self._moved_s[seen != self._seen] = now_s
+        self._moved_s[~same | (seen != self._seen)] = now_s
         self._key, self._seen = key, seen
-        return int(tracker.prompt_tokens[begun].sum())
 
 
 class PressureMeter:
@@ -90,13 +96,13 @@ class PressureMeter:
 
     def __init__(
         self,
-        lanes: Iterable[EngineLane],
+        pipelines: Iterable[EnginePipeline],
         policy: PolicyBox,
         generation: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`generation` is that of the c in force, 0 where it is no operator's."""
-        self._engines = [EngineMeter(lane) for lane in lanes]
+        self._engines = [EngineMeter(pipeline) for pipeline in pipelines]
         self._policy = policy
         self._generation = generation
         self._clock = clock
@@ -123,7 +129,7 @@ class PressureMeter:
             interval_s=elapsed_s,
             waiting=sum(engine.waiting_s for engine in engines) / elapsed_s,
             running=sum(engine.running_s for engine in engines) / elapsed_s,
-            usage=min(max((engine.lane.load.kv_usage for engine in engines), default=0.0), 1.0),
+            usage=min(max((engine.pipeline.load.kv_usage for engine in engines), default=0.0), 1.0),
             free_blocks=_free_blocks(engines),
             generated_s=sum(engine.generated for engine in engines) / elapsed_s,
             recomputed_s=rate("recomputed_tokens_total"),
@@ -133,11 +139,11 @@ class PressureMeter:
             prompt_tokens=prompt,
             answer_tokens=answer,
             prefix_cache=_prefix_cache(engines),
-            short_wait_s=_short_wait([pair for engine in engines for pair in engine.first]),
+            short_wait_s=_short_wait([timeline for engine in engines for timeline in engine.begun]),
             gap_s=max((e.gap_s for e in engines if math.isfinite(e.gap_s)), default=math.nan),
             c=self._policy.current[0].c,
             generation=self._generation(),
-            falling_back=sum(not engine.lane.ordering for engine in engines),
+            falling_back=sum(not engine.pipeline.ordering for engine in engines),
         )
         self._begun_s = now_s
         for engine in engines:
@@ -152,7 +158,7 @@ def _grown(before: int, now: int) -> int:
 
 def _answer_tokens(engines: list[EngineMeter]) -> float:
     """The running mean of initial predictions, which all engines share."""
-    mean = engines[0].lane.tracker.mean.value if engines else 0.0
+    mean = engines[0].pipeline.tracker.mean.value if engines else 0.0
     return mean if mean > 0 else math.nan
 
 
@@ -162,7 +168,7 @@ def _median(values: list[float]) -> float:
 
 
 def _cost(engine: EngineMeter, prompt_tokens: float, answer_tokens: float) -> float:
-    hello = engine.lane.hello
+    hello = engine.pipeline.hello
     if hello is None:
         return math.nan
     kv_tokens = float(hello.kv_blocks * hello.block_size_tokens)
@@ -171,29 +177,32 @@ def _cost(engine: EngineMeter, prompt_tokens: float, answer_tokens: float) -> fl
 
 def _prefix_cache(engines: list[EngineMeter]) -> float:
     """1 where every engine that says so keeps blocks, 0 where one does not; NaN where none says."""
-    said = [engine.lane.hello.prefix_caching for engine in engines if engine.lane.hello is not None]
+    said = [engine.pipeline.hello.prefix_caching for engine in engines if engine.pipeline.hello is not None]
     known = [value for value in said if value is not None]
     return float(all(known)) if known else math.nan
 
 
 def _free_blocks(engines: list[EngineMeter]) -> float:
     known = [
-        (1.0 - engine.lane.load.kv_usage) * engine.lane.hello.kv_blocks
+        (1.0 - engine.pipeline.load.kv_usage) * engine.pipeline.hello.kv_blocks
         for engine in engines
-        if engine.lane.hello is not None and engine.lane.hello.kv_blocks > 0
+        if engine.pipeline.hello is not None and engine.pipeline.hello.kv_blocks > 0
     ]
     return max(sum(known), 0.0) if known else math.nan
 
 
 def _prompt_tokens(engines: list[EngineMeter]) -> float:
-    prompts = [engine.lane.tracker.prompt_tokens[engine.lane.tracker.open_slots()] for engine in engines]
+    prompts = [
+        engine.pipeline.tracker.prompt_tokens[engine.pipeline.tracker.open_slots()] for engine in engines
+    ]
     together = np.concatenate(prompts) if prompts else np.zeros(0)
     return float(together.mean()) if len(together) else math.nan
 
 
-def _short_wait(first: list[tuple[float, float]]) -> float:
-    """Mean wait of the shortest third by predicted length."""
-    if not first:
+def _short_wait(begun: list[RequestTimeline]) -> float:
+    """Mean time to first token of the shortest third by predicted length, in seconds."""
+    waits = [(np.nan_to_num(one.initial), one.first_token_s) for one in begun]
+    if not waits:
         return math.nan
-    shortest = sorted(first)[: math.ceil(len(first) / 3)]
+    shortest = sorted(waits)[: math.ceil(len(waits) / 3)]
     return sum(wait_s for _, wait_s in shortest) / len(shortest)

@@ -3,14 +3,14 @@
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trail.sidecar.requests.tracker import Outcome
+from trail.sidecar.requests.timeline import Ending, Moment, RequestTimeline
 from trail.wire.files import write_json
 
 SAMPLES = 1 << 18
@@ -99,12 +99,10 @@ class RunStats:
         self.beat_us = Reservoir()
         self._records: deque[dict[str, Any]] = deque(maxlen=RECORDS)
 
-    def finished(self, engine: int, policy: str, generation: int, outcome: Outcome) -> None:
-        """Remembers a finished request under the policy in force at its end."""
-        self._records.append(
-            {"engine": engine, "policy": policy, "generation": generation, **_plain(outcome)}
-            | ({"predicted": _series(outcome)} if self._detailed else {})
-        )
+    def moment(self, timeline: RequestTimeline, _moment: Moment) -> None:
+        """As a `TimelineListener`: remembers a request that ended, under the policy in force at its end."""
+        if timeline.ending is not None:
+            self._records.append(_record(timeline, timeline.ending, detailed=self._detailed))
 
     @property
     def records(self) -> Iterable[dict[str, Any]]:
@@ -127,19 +125,28 @@ class RunStats:
         write_json(path, self.to_json())
 
 
-_PLAIN = tuple(f.name for f in fields(Outcome) if f.name != "predicted")
-
-
-def _series(outcome: Outcome) -> list[list[float]]:
-    """Ages, and the length predicted at each."""
-    return [outcome.predicted[:, 0].tolist(), outcome.predicted[:, 1].round(1).tolist()]
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    values = {name: getattr(outcome, name) for name in _PLAIN}
-    values["initial_source"] = outcome.initial_source.name.lower()
-    # JSON has no NaN; null says that nothing was predicted.
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in values.items()
+def _record(timeline: RequestTimeline, ending: Ending, *, detailed: bool) -> dict[str, Any]:
+    record = {
+        "engine": timeline.engine,
+        "policy": ending.policy.text,
+        "generation": ending.generation,
+        "request_id": timeline.request_id,
+        "prompt_tokens": timeline.prompt_tokens,
+        "output_tokens": ending.output_tokens,
+        "initial": _known(timeline.initial),
+        "initial_source": timeline.initial_source.label,
+        "predictions": ending.predictions,
+        "refined_mae": _known(ending.refined_mae),
+        "preemptions": ending.preemptions,
+        "recomputed_tokens": ending.recomputed_tokens,
+        "finish_reason": ending.finish_reason,
     }
+    if detailed:
+        ages, lengths = (column.astype(np.float64) for column in ending.history[:2])
+        record["predicted"] = [ages.tolist(), lengths.round(1).tolist()]
+    return record
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN; null says that nothing was predicted."""
+    return None if math.isnan(value) else value

@@ -1,7 +1,7 @@
-"""The life of a request, as traces, metrics, `trail explain` and `trail top` read it.
+"""The record of a request from its arrival to its end, which everything that tells of requests reads.
 
-A life is written by the loop's thread alone. Other threads may read it at any time: what they see is whole
-but for the moment that is just being added. Once `ended`, it never changes.
+It is written by the loop's thread alone. Other threads may read it at any time: what they see is whole but
+for the moment that is just being added. Once `ended`, it never changes.
 """
 
 import enum
@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from trail.wire.changes import Cause, Change
+from trail.policy.spec import PolicySpec
+from trail.sidecar.requests.predictions import PredictionHistory
+from trail.wire.lifecycle import Cause, Change, EngineSummary
 
 MOMENTS = 64
-"""Moments of a life that are kept, but for its end, which always is; later ones are counted."""
+"""Moments of a request that are kept, but for its end, which always is; later ones are counted."""
 
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -46,52 +48,44 @@ class Moment(NamedTuple):
     cutoff: int = -1
 
 
-class Passage(NamedTuple):
-    """What a request has been through in the engine, as the engine sums it up (`trail.v1.Passage`).
-
-    Times are CLOCK_MONOTONIC in nanoseconds, 0 where it has not come to that.
-    """
-
-    queued_ns: int = 0
-    admitted_ns: int = 0
-    first_token_ns: int = 0
-    ended_ns: int = 0
-    waited_ns: int = 0
-    policy_preemptions: int = 0
-    memory_preemptions: int = 0
-    granted: int = 0
-    denied: frozenset[Cause] = frozenset()
-    fallback_steps: int = 0
-    running: bool = False
-
-
 @dataclass(frozen=True)
 class Ending:
-    """What is known of a request once it has ended.
+    """What is known of a request once it has ended. Lengths in tokens.
 
-    Tokens; `refined_mae` is the mean absolute error of its refined total lengths, NaN where none were made.
-    `policy` (as `parse_policy` reads it), `c` and `generation` were in force at its end.
+    `limit` is the most it could have generated (0: unknown), `prompt_said` what the prompt predictor gave for
+    its length (0: nothing). Of `predictions` refined ones `history` holds some or all; `refined_mae` is the
+    mean absolute error of their lengths, NaN without one. `by_prompt`: it was ranked by its prompt's
+    prediction counted down, and not by these. `policy` and `generation` were in force at its end.
     """
 
     output_tokens: int
+    preemptions: int
     recomputed_tokens: int
     finish_reason: str
+    limit: int
+    prompt_said: float
     predictions: int
     refined_mae: float
-    policy: str
-    c: float
+    history: PredictionHistory
+    by_prompt: bool
+    policy: PolicySpec
     generation: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the length is the request's own, so that prediction errors mean something."""
+        return self.finish_reason in ("stop", "length")
 
 
 @dataclass(slots=True)
-class Life:
+class RequestTimeline:
     """One request, from its arrival in this engine on.
 
     `arrival_s` is vLLM's own arrival time (wall clock), `wall_offset_ns` what turns CLOCK_MONOTONIC into the
     wall clock. `trace_headers` are those the client sent (W3C trace context). `age` is the number of
     generated tokens as far as it is known. `initial` is the initial prediction in tokens, `refined` the last
     one of its total length, known once it ended; NaN without one. `cutoff` is the cut-off age, -1 without
-    one. `passage` is kept from moment to moment and replaced by the engine's own sum at the end. `found`: the
+    one. `summary` is kept from moment to moment and replaced by the engine's own sum at the end. `found`: the
     sidecar heard of it when it was open, so that earlier moments are missing. `waiting_since_ns` is when its
     present wait began, 0 while it runs or where that is not known.
     """
@@ -115,7 +109,7 @@ class Life:
     cutoff: int = -1
     protected: bool = False
     admission_rank: float = math.nan
-    passage: Passage = field(default_factory=Passage)
+    summary: EngineSummary = field(default_factory=EngineSummary)
     waiting_since_ns: int = 0
     moments: list[Moment] = field(default_factory=list)
     left_out: int = 0
@@ -135,24 +129,25 @@ class Life:
                 self.admission_rank = moment.rank
         elif change == Change.PREEMPTED:
             name = "memory_preemptions" if moment.cause == Cause.KV_FULL else "policy_preemptions"
-            count = getattr(self.passage, name) + 1
-            self.passage = self.passage._replace(**{name: count}, running=False)
+            count = getattr(self.summary, name) + 1
+            self.summary = self.summary._replace(**{name: count}, running=False)
             self.state, self.waiting_since_ns = State.WAITING, now_ns
         elif change == Change.FIRST_TOKEN:
-            self.passage = self.passage._replace(first_token_ns=now_ns)
+            self.summary = self.summary._replace(first_token_ns=now_ns)
         elif change == Change.DENIED:
-            self.passage = self.passage._replace(denied=self.passage.denied | {moment.cause})
+            if moment.cause not in self.summary.denied:
+                self.summary = self.summary._replace(denied=(*self.summary.denied, moment.cause))
         elif change == Change.PROTECTED:
             self.protected = True
         elif change == Change.ENDED:
-            self.passage = self.passage._replace(ended_ns=now_ns, running=False)
+            self.summary = self.summary._replace(ended_ns=now_ns, running=False)
             self.state, self.waiting_since_ns = State.ENDED, 0
 
     def _admitted(self, now_ns: int) -> None:
-        passage, since_ns = self.passage, self.waiting_since_ns
-        self.passage = passage._replace(
-            admitted_ns=passage.admitted_ns or now_ns,
-            waited_ns=passage.waited_ns + (max(now_ns - since_ns, 0) if since_ns else 0),
+        summary, since_ns = self.summary, self.waiting_since_ns
+        self.summary = summary._replace(
+            admitted_ns=summary.admitted_ns or now_ns,
+            waited_ns=summary.waited_ns + (max(now_ns - since_ns, 0) if since_ns else 0),
             running=True,
         )
         self.state, self.waiting_since_ns = State.RUNNING, 0
@@ -171,34 +166,34 @@ class Life:
     @property
     def preemptions(self) -> int:
         """How often it was preempted, for whatever reason."""
-        return self.passage.policy_preemptions + self.passage.memory_preemptions
+        return self.summary.policy_preemptions + self.summary.memory_preemptions
 
     @property
     def admission_s(self) -> float:
         """Seconds from entering the queue to its first step, NaN where it is not known."""
-        return _between_s(self.passage.queued_ns, self.passage.admitted_ns)
+        return _between_s(self.summary.queued_ns, self.summary.admitted_ns)
 
     @property
     def first_token_s(self) -> float:
         """Seconds from arrival to the first token, NaN where it is not known."""
-        return self._from_arrival_s(self.passage.first_token_ns)
+        return self._from_arrival_s(self.summary.first_token_ns)
 
     @property
     def total_s(self) -> float:
         """Seconds from arrival to the end, NaN where it is not known."""
-        return self._from_arrival_s(self.passage.ended_ns)
+        return self._from_arrival_s(self.summary.ended_ns)
 
     @property
     def queued_s(self) -> float:
         """Seconds in the queue, all waits that are over together, NaN where nothing is known of it."""
-        return self.passage.waited_ns / 1e9 if self.passage.queued_ns else math.nan
+        return self.summary.waited_ns / 1e9 if self.summary.queued_ns else math.nan
 
     @property
     def starts_ns(self) -> int:
         """Its arrival by the wall clock, in nanoseconds."""
         if self.arrival_s > 0:
             return int(self.arrival_s * 1e9)
-        return self.wall_ns(self.passage.queued_ns or self.moments[0].time_ns)
+        return self.wall_ns(self.summary.queued_ns or self.moments[0].time_ns)
 
     def wall_ns(self, time_ns: int) -> int:
         """A point of CLOCK_MONOTONIC by the wall clock, in nanoseconds."""

@@ -1,24 +1,22 @@
 """The open requests of one engine core: one column a quantity, indexed by board slot."""
 
-import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from trail.sidecar.requests.events import Finished, Started
-from trail.sidecar.requests.samples import LifeSamples
-
-HISTORY = 2048
-"""Predictions a request whose error is remembered; later ones are made but not accounted."""
+from trail.sidecar.requests.predictions import PredictionHistories
+from trail.wire.lifecycle import Started
 
 UNSEEN = -1
 """Age of a request of which no hidden state has been seen."""
 
 
-class Source(enum.IntEnum):
-    """Where a request's initial prediction comes from; a larger one replaces a smaller one."""
+class Source:
+    """Where a request's initial prediction comes from; a larger one replaces a smaller one.
+
+    Plain numbers: to compare an array with a member of an enum takes ten times as long.
+    """
 
     NONE = 0
     PROBE = 1
@@ -45,29 +43,6 @@ class RunningMean:
         return self._sum / self._count if self._count else self._prior
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A finished request beside what had been predicted of it. Tokens; NaN where nothing was predicted."""
-
-    request_id: str
-    prompt_tokens: int
-    output_tokens: int
-    initial: float
-    initial_source: Source
-    predictions: int
-    refined_mae: float
-    preemptions: int
-    recomputed_tokens: int
-    finish_reason: str
-    predicted: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)), compare=False)
-    """Age and predicted length of the first HISTORY predictions, [n, 2]."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether the length is the request's own, so that prediction errors mean something."""
-        return self.finish_reason in ("stop", "length")
-
-
 class RequestTracker:
     """State of open requests, `[capacity]` a column; a free slot has key 0.
 
@@ -75,8 +50,8 @@ class RequestTracker:
     which a hidden state was used (UNSEEN before the first). `dirty` marks slots whose board row is to be
     written. Lengths are in tokens; `limit` is the most a request may generate, 0 where unknown.
     `prompt_said` is what the prompt predictor gave, 0 for nothing; times `prompt_stretch` it becomes the
-    initial prediction, while `use_prompts` is set. `samples` holds some of every request's predictions for
-    when it ends.
+    initial prediction, while `use_prompts` is set; `unpredicted` holds the token ids of the prompts, by key,
+    that it has not been given. `history` holds what was predicted along the way, for when a request ends.
     """
 
     def __init__(self, capacity: int, bins: int, mean: RunningMean) -> None:
@@ -97,15 +72,12 @@ class RequestTracker:
         self.dirty = np.zeros(capacity, dtype=np.bool_)
         self.predictions = np.zeros(capacity, dtype=np.int64)
         self.prompt_said = np.zeros(capacity, dtype=np.float64)
-        self.samples = LifeSamples(capacity, bins)
+        self.history = PredictionHistories(capacity, bins)
+        self.unpredicted: dict[int, tuple[int, ...]] = {}
         self.use_prompts = True
         self.prompt_stretch = 1.0
         self._generated = 0  # by requests that are no longer open
-        # Predicted total length at every prediction; pages are touched only where written.
-        self._history = np.zeros((capacity, HISTORY), dtype=np.float32)
-        self._ages = np.zeros((capacity, HISTORY), dtype=np.int32)
         self._slot_of: dict[int, int] = {}
-        self._request_ids: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -144,9 +116,9 @@ class RequestTracker:
     def start(self, event: Started, limit_tokens: int = 0) -> bool:
         """Opens the request of `event`; False when it was open already (the event changes nothing then).
 
-        A request that still holds the slot is closed without an outcome: the engine gave its slot away,
-        so its end was lost. `limit_tokens` bounds the output where the request itself does not.
-        Raises ValueError for a slot outside the board or key 0.
+        A request that still holds the slot is closed: the engine gave its slot away, so its end was lost.
+        `limit_tokens` bounds the output where the request itself does not. Raises ValueError for a slot
+        outside the board or key 0.
         """
         if not 0 <= event.slot < self.capacity:
             raise ValueError(f"slot {event.slot} lies outside the board's {self.capacity} rows")
@@ -169,45 +141,27 @@ class RequestTracker:
         self.seen[slot] = event.age - 1 if event.age > 0 else UNSEEN
         self._generated -= max(event.age - 1, 0)  # before its start
         self._slot_of[event.key] = slot
-        self._request_ids[slot] = event.request_id
+        self.history.begin(slot)
         self.dirty[slot] = True
-        if event.initial > 0:
-            self._set_initial(slot, event.initial, Source.ENGINE)
+        if event.initial_prediction > 0:
+            self._set_initial(slot, event.initial_prediction, Source.ENGINE)
+        else:
+            self.unpredicted[event.key] = tuple(event.prompt_token_ids)
         return True
 
-    def finish(self, event: Finished) -> Outcome | None:
-        """Closes the request; None when it was not open."""
-        slot = self._slot_of.get(event.key)
-        if slot is None:
-            return None
-        made = min(int(self.predictions[slot]), HISTORY)
-        predicted = np.empty((made, 2), np.float64)
-        predicted[:, 0], predicted[:, 1] = self._ages[slot, :made], self._history[slot, :made]
-        errors = np.abs(predicted[:, 1] - event.output_tokens)
-        outcome = Outcome(
-            request_id=self._request_ids[slot],
-            prompt_tokens=int(self.prompt_tokens[slot]),
-            output_tokens=event.output_tokens,
-            initial=float(self.initial[slot]) if self.source[slot] else float("nan"),
-            initial_source=Source(int(self.source[slot])),
-            predictions=int(self.predictions[slot]),
-            refined_mae=float(errors.mean()) if made else float("nan"),
-            preemptions=event.preemptions,
-            recomputed_tokens=event.recomputed_tokens,
-            finish_reason=event.finish_reason,
-            predicted=predicted,
-        )
-        self._generated += max(event.output_tokens - max(int(self.seen[slot]), 0), 0)
+    def finish(self, key: int, output_tokens: int) -> None:
+        """Closes an open request that ended after `output_tokens`. Raises KeyError for another."""
+        slot = self._slot_of[key]
+        self._generated += max(output_tokens - max(int(self.seen[slot]), 0), 0)
         self._free(slot)
-        return outcome
 
     def clear(self) -> None:
-        """Closes every request without an outcome.
+        """Closes every request.
 
         Their board rows stay until a slot is used again: an engine that comes back reads from them the
         initial predictions that it sends along.
         """
-        for slot in list(self._request_ids):
+        for slot in list(self._slot_of.values()):
             self._free(slot)
             self.dirty[slot] = False
 
@@ -241,11 +195,8 @@ class RequestTracker:
         self.seen[slots] = ages
         self.dirty[slots] = True
         made = self.predictions[slots]
-        kept = made < HISTORY
-        self._history[slots[kept], made[kept]] = (remaining + ages)[kept]
-        self._ages[slots[kept], made[kept]] = ages[kept]
         self.predictions[slots] = made + 1
-        self.samples.take(slots, ages, posterior, made)
+        self.history.take(slots, made, ages, remaining + ages, posterior)
         for slot in slots[self.source[slots] == Source.NONE]:
             self._set_initial(int(slot), float(self.remaining[slot] + self.age[slot]), Source.PROBE)
 
@@ -255,7 +206,7 @@ class RequestTracker:
         most: npt.NDArray[np.float64] = np.where(limit > 0, np.maximum(limit - ages, 0), np.inf)
         return most
 
-    def _set_initial(self, slot: int, tokens: float, source: Source) -> None:
+    def _set_initial(self, slot: int, tokens: float, source: int) -> None:
         limit = int(self.limit[slot])
         value = min(tokens, limit) if limit > 0 else tokens
         before = float(self.initial[slot]) if self.source[slot] else None
@@ -267,8 +218,9 @@ class RequestTracker:
         self.dirty[slot] = True
 
     def _free(self, slot: int) -> None:
-        del self._slot_of[int(self.key[slot])]
-        del self._request_ids[slot]
+        key = int(self.key[slot])
+        del self._slot_of[key]
+        self.unpredicted.pop(key, None)
         for column in (self.key, self.prompt_tokens, self.limit, self.exact, self.initial, self.source,
                        self.remaining, self.age, self.has_posterior, self.predictions,
                        self.prompt_said):  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from trail.sidecar.loop.backlog import Backlog, backlog_of
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.telemetry.families import counter, gauge, plain_gauge
 
 _LOAD_GAUGES = {
@@ -26,31 +26,33 @@ _LOAD_COUNTERS = {
 class EngineMetrics:
     """What the engines said last."""
 
-    def __init__(self, lanes: Iterable[EngineLane]) -> None:
-        self._lanes = {str(lane.engine): lane for lane in lanes}
+    def __init__(self, pipelines: Iterable[EnginePipeline]) -> None:
+        self._pipelines = {str(pipeline.engine): pipeline for pipeline in pipelines}
 
     def families(self) -> Iterator[Metric]:
         """All families, one after another."""
-        lanes = self._lanes
+        pipelines = self._pipelines
         info = InfoMetricFamily(
             "trail_engine", "What an engine said of itself when it connected.", labels=["engine"]
         )
-        for name, lane in lanes.items():
-            if lane.hello is not None:
-                info.add_metric([name], {"model": lane.hello.model, "vllm_version": lane.hello.vllm_version})
+        for name, pipeline in pipelines.items():
+            if pipeline.hello is not None:
+                info.add_metric(
+                    [name], {"model": pipeline.hello.model, "vllm_version": pipeline.hello.vllm_version}
+                )
         yield info
         for field, text in _LOAD_GAUGES.items():
-            values = {name: float(getattr(lane.load, field)) for name, lane in lanes.items()}
+            values = {name: float(getattr(pipeline.load, field)) for name, pipeline in pipelines.items()}
             yield gauge(f"trail_engine_{field}", text, "engine", values)
         for field, text in _LOAD_COUNTERS.items():
             family = counter(f"trail_engine_{field}", text, "engine")
-            for name, lane in lanes.items():
-                family.add_metric([name], getattr(lane.load, field))
+            for name, pipeline in pipelines.items():
+                family.add_metric([name], getattr(pipeline.load, field))
             yield family
         yield from self._of_requests()
 
     def _of_requests(self) -> Iterator[Metric]:
-        lanes = self._lanes
+        pipelines = self._pipelines
         generated = counter("trail_generated_tokens", "Tokens generated, as far as they were seen.", "engine")
         denied = counter(
             "trail_preemptions_denied", "Preemptions that were not granted, by what spoke against it.",
@@ -60,31 +62,31 @@ class EngineMetrics:
             "trail_observer_failures", "Errors of what observes requests; they are served regardless.",
             "engine",
         )  # fmt: skip
-        for name, lane in lanes.items():
-            generated.add_metric([name], lane.tracker.generated_tokens)
-            for cause, count in lane.lives.denied.copy().items():
+        for name, pipeline in pipelines.items():
+            generated.add_metric([name], pipeline.tracker.generated_tokens)
+            for cause, count in pipeline.timelines.denied.copy().items():
                 denied.add_metric([name, cause.label], count)
-            observers.add_metric([name], lane.lives.listener_failures)
+            observers.add_metric([name], pipeline.timelines.listener_failures)
         yield from (generated, denied, observers)
         yield gauge(
             "trail_open_requests", "Open requests.", "engine",
-            {name: len(lane.tracker) for name, lane in lanes.items()},
+            {name: len(pipeline.tracker) for name, pipeline in pipelines.items()},
         )  # fmt: skip
         yield gauge(
             "trail_protected_requests", "Running requests that are past their cut-off age.", "engine",
-            {name: sum(life.protected for life in lane.lives.running()) for name, lane in lanes.items()},
+            {name: sum(t.protected for t in one.timelines.running()) for name, one in pipelines.items()},
         )  # fmt: skip
 
 
 class BacklogMetrics:
     """Predicted work, for autoscalers and routers; the gRPC call `Observe.Backlog` gives the same."""
 
-    def __init__(self, lanes: Iterable[EngineLane]) -> None:
-        self._lanes = tuple(lanes)
+    def __init__(self, pipelines: Iterable[EnginePipeline]) -> None:
+        self._pipelines = tuple(pipelines)
 
     def families(self) -> Iterator[Metric]:
         """All families, one after another."""
-        backlogs = [backlog_of(lane) for lane in self._lanes]
+        backlogs = [backlog_of(pipeline) for pipeline in self._pipelines]
         requests = GaugeMetricFamily(
             "trail_backlog_requests", "Open requests, by whether they wait or run.",
             labels=["engine", "state"],
@@ -114,7 +116,7 @@ class BacklogMetrics:
         )  # fmt: skip
         yield gauge(
             "trail_step_seconds", "Time of an engine step.", "engine",
-            {str(lane.engine): lane.queue_estimate.token_s for lane in self._lanes},
+            {str(pipeline.engine): pipeline.queue_estimate.token_s for pipeline in self._pipelines},
         )  # fmt: skip
 
 

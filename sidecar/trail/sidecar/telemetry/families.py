@@ -13,7 +13,7 @@ from trail.wire.log_lines import RateLimited
 log = get_logger()
 
 
-class Source(Protocol):
+class MetricSource(Protocol):
     """Gives families of metrics of the present state, from any thread."""
 
     def families(self) -> Iterator[Metric]:
@@ -24,7 +24,7 @@ class Source(Protocol):
 class StateCollector(Collector):
     """A source as a registry asks for it. Where it fails, what came before is given, and other sources."""
 
-    def __init__(self, source: Source, failures: Counter) -> None:
+    def __init__(self, source: MetricSource, failures: Counter) -> None:
         """`failures` has the label `part`."""
         self._source = source
         self._failures = failures.labels(part="metrics")

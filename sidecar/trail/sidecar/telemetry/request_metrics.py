@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from trail.policy.ranks import UNCOMPUTED_SHARE
 from trail.policy.spec import PolicySpec
 from trail.predict.rolling import LENGTH_EDGES, LENGTHS
-from trail.sidecar.requests.timeline import Life, Moment
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
 from trail.sidecar.telemetry.passed_over import PassedOver
-from trail.wire.changes import Change
+from trail.wire.lifecycle import Change
 
 REQUEST_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Bounds that OpenTelemetry advises for `gen_ai.server.request.duration`."""
@@ -26,12 +26,10 @@ TOKEN_S = (
 )  # fmt: skip
 """Those for `gen_ai.server.time_per_output_token`, and three more for small models."""
 QUEUE_S = (0.001, 0.0025, 0.005, *REQUEST_S)
-WHOLE = frozenset({"stop", "length"})
-"""Reasons of an end that leave a whole answer."""
 
 
-class LifeMetrics:
-    """Counts and times of requests, a `LifeListener`. `spec` gives the policy in force."""
+class RequestMetrics:
+    """Counts and times of requests, a `TimelineListener`. `spec` gives the policy in force."""
 
     def __init__(self, registry: CollectorRegistry, spec: Callable[[], PolicySpec]) -> None:
         self._spec = spec
@@ -65,41 +63,41 @@ class LifeMetrics:
             registry=registry, buckets=REQUEST_S,
         )  # fmt: skip
 
-    def moment(self, life: Life, moment: Moment) -> None:
+    def moment(self, timeline: RequestTimeline, moment: Moment) -> None:
         """Takes what happened to a request: some microseconds at its end, next to none before."""
         change = moment.change
         if change == Change.PREEMPTED:
-            self._preempted.labels(str(life.engine), moment.cause.label).inc()
+            self._preempted.labels(str(timeline.engine), moment.cause.label).inc()
         elif change == Change.ADMITTED:
-            self._admitted(life, moment)
+            self._admitted(timeline, moment)
         elif change == Change.ENDED:
-            self._ended(life)
+            self._ended(timeline)
 
-    def _admitted(self, life: Life, moment: Moment) -> None:
+    def _admitted(self, timeline: RequestTimeline, moment: Moment) -> None:
         """With boosted arrivals alone age can outweigh size; deadlines do, too."""
-        spec, queued_ns = self._spec(), life.passage.queued_ns
-        work = moment.remaining + UNCOMPUTED_SHARE * (life.prompt_tokens + moment.age)
+        spec, queued_ns = self._spec(), timeline.summary.queued_ns
+        work = moment.remaining + UNCOMPUTED_SHARE * (timeline.prompt_tokens + moment.age)
         if not spec.boosts or not queued_ns or not work > 0:  # nothing is predicted: NaN
             return
-        passed = self._passed[life.engine, life.priority]
+        passed = self._passed[timeline.engine, timeline.priority]
         if passed.admitted(queued_ns, moment.time_ns, work):
-            self._guarded.labels(str(life.engine)).inc()
+            self._guarded.labels(str(timeline.engine)).inc()
 
-    def _ended(self, life: Life) -> None:
-        ending, passage, engine = life.ending, life.passage, str(life.engine)
+    def _ended(self, timeline: RequestTimeline) -> None:
+        ending, summary, engine = timeline.ending, timeline.summary, str(timeline.engine)
         if ending is None:
             return
-        if life.total_s >= 0:
-            self._request.labels(engine, ending.finish_reason or "unknown").observe(life.total_s)
+        if timeline.total_s >= 0:
+            self._request.labels(engine, ending.finish_reason or "unknown").observe(timeline.total_s)
         # An older engine tells no times; an answer that was broken off says nothing of how long one takes.
-        if ending.finish_reason not in WHOLE or not passage.queued_ns:
+        if not ending.whole or not summary.queued_ns:
             return
         length = LENGTHS[bisect_right(LENGTH_EDGES, ending.output_tokens)]
-        self._queue.labels(engine, length).observe(life.queued_s)
-        served_ns = passage.ended_ns - passage.queued_ns - passage.waited_ns
+        self._queue.labels(engine, length).observe(timeline.queued_s)
+        served_ns = summary.ended_ns - summary.queued_ns - summary.waited_ns
         self._service.labels(engine).observe(max(served_ns, 0) / 1e9)
-        if passage.first_token_ns:
-            self._first_token.labels(engine).observe(max(life.first_token_s, 0.0))
+        if summary.first_token_ns:
+            self._first_token.labels(engine).observe(max(timeline.first_token_s, 0.0))
             if ending.output_tokens > 1:
-                after_s = (passage.ended_ns - passage.first_token_ns) / 1e9
+                after_s = (summary.ended_ns - summary.first_token_ns) / 1e9
                 self._token.labels(engine).observe(max(after_s, 0.0) / (ending.output_tokens - 1))

@@ -1,4 +1,4 @@
-"""From a life that has ended to its span, and to the log-based events of its state changes.
+"""From a request that has ended to its span, and to the log-based events of its state changes.
 
 A span is made when its request has ended, with the times of then: only then it is known whether the request
 was preempted or waited long, and nothing of tracing is held for requests that are open. Events are log
@@ -32,10 +32,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from trail import __version__
-from trail.sidecar.requests.timeline import Life, Moment
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
 from trail.sidecar.telemetry.otlp_resource import resource_of
 from trail.sidecar.telemetry.trace_config import TraceConfig
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Cause, Change
 
 SPAN = "trail.schedule"
 SCOPE = "trail.sidecar"
@@ -63,28 +63,28 @@ class SpanMaker:
         self._logger = self._loggers.get_logger(SCOPE, __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def make(self, life: Life) -> None:
-        """The span and events of a life that has ended, where it is sampled or kept."""
-        parent = self._propagator.extract(life.trace_headers, Context())
-        kept = self._kept(life)
+    def make(self, timeline: RequestTimeline) -> None:
+        """The span and events of a request that has ended, where it is sampled or kept."""
+        parent = self._propagator.extract(timeline.trace_headers, Context())
+        kept = self._kept(timeline)
         span = self._tracer.start_span(
             SPAN,
             parent,
             SpanKind.INTERNAL,
             attributes={_KEPT: kept} if kept else None,
-            start_time=life.starts_ns,
+            start_time=timeline.starts_ns,
         )
         if not span.is_recording():
             return
-        span.set_attributes(summary(life))
-        if life.ending is not None and life.ending.finish_reason == "error":
+        span.set_attributes(summary(timeline))
+        if timeline.ending is not None and timeline.ending.finish_reason == "error":
             span.set_status(Status(StatusCode.ERROR))
         within = trace.set_span_in_context(span, parent)
-        for moment in sorted(life.moments, key=lambda moment: moment.time_ns):
+        for moment in sorted(timeline.moments, key=lambda moment: moment.time_ns):
             if moment.change not in _BOUNDS:
                 self._logger.emit(
                     LogRecord(
-                        timestamp=life.wall_ns(moment.time_ns),
+                        timestamp=timeline.wall_ns(moment.time_ns),
                         context=within,
                         severity_number=SeverityNumber.INFO,
                         severity_text="INFO",
@@ -92,7 +92,8 @@ class SpanMaker:
                         attributes=event(moment),
                     )
                 )
-        span.end(max(life.wall_ns(life.passage.ended_ns or life.moments[-1].time_ns), life.starts_ns))
+        ended_ns = timeline.summary.ended_ns or timeline.moments[-1].time_ns
+        span.end(max(timeline.wall_ns(ended_ns), timeline.starts_ns))
 
     def take(self) -> tuple[Sequence[ReadableSpan], Sequence[ReadableLogRecord]]:
         """What was made, oldest first."""
@@ -101,36 +102,36 @@ class SpanMaker:
         self._events.clear()
         return taken
 
-    def _kept(self, life: Life) -> str:
-        """Why a life is traced whatever the sampling, or ''."""
-        if self._config.keep_preempted and life.preemptions:
+    def _kept(self, timeline: RequestTimeline) -> str:
+        """Why a request is traced whatever the sampling, or ''."""
+        if self._config.keep_preempted and timeline.preemptions:
             return "preempted"
-        return "waited" if life.queued_s >= self._config.keep_waited_s else ""
+        return "waited" if timeline.queued_s >= self._config.keep_waited_s else ""
 
 
-def summary(life: Life) -> Attributes:
+def summary(timeline: RequestTimeline) -> Attributes:
     """The attributes of a span at its end."""
-    passage, ending = life.passage, life.ending
+    engine, ending = timeline.summary, timeline.ending
     attributes: Attributes = {
-        "trail.request.id": life.request_id,
-        "trail.engine": life.engine,
-        "trail.request.priority": life.priority,
-        "gen_ai.usage.input_tokens": life.prompt_tokens,
-        "trail.prediction.initial_tokens": life.initial,
-        "trail.prediction.source": life.initial_source.label if life.initial_source != Cause.NONE else "none",
-        "trail.prediction.refined_tokens": life.refined,
-        "trail.cutoff_age": life.cutoff if life.cutoff >= 0 else math.nan,
-        "trail.protected": life.protected,
-        "trail.rank_at_admission": life.admission_rank,
-        "trail.wait.admission_seconds": life.admission_s,
-        "trail.wait.total_seconds": life.queued_s,
-        "trail.first_token_seconds": life.first_token_s,
-        "trail.preemptions.granted": passage.granted,
-        "trail.preemptions.by_policy": passage.policy_preemptions,
-        "trail.preemptions.by_memory": passage.memory_preemptions,
-        "trail.preemptions.denied": sorted(cause.label for cause in passage.denied),
-        "trail.fallback_steps": passage.fallback_steps,
-        "trail.found_open": life.found,
+        "trail.request.id": timeline.request_id,
+        "trail.engine": timeline.engine,
+        "trail.request.priority": timeline.priority,
+        "gen_ai.usage.input_tokens": timeline.prompt_tokens,
+        "trail.prediction.initial_tokens": timeline.initial,
+        "trail.prediction.source": timeline.initial_source.label,
+        "trail.prediction.refined_tokens": timeline.refined,
+        "trail.cutoff_age": timeline.cutoff if timeline.cutoff >= 0 else math.nan,
+        "trail.protected": timeline.protected,
+        "trail.rank_at_admission": timeline.admission_rank,
+        "trail.wait.admission_seconds": timeline.admission_s,
+        "trail.wait.total_seconds": timeline.queued_s,
+        "trail.first_token_seconds": timeline.first_token_s,
+        "trail.preemptions.granted": engine.granted,
+        "trail.preemptions.by_policy": engine.policy_preemptions,
+        "trail.preemptions.by_memory": engine.memory_preemptions,
+        "trail.preemptions.denied": sorted(cause.label for cause in engine.denied),
+        "trail.fallback_steps": engine.fallback_steps,
+        "trail.found_open": timeline.found,
     }
     if ending is not None:
         attributes |= {
@@ -138,9 +139,9 @@ def summary(life: Life) -> Attributes:
             "gen_ai.response.finish_reasons": [ending.finish_reason],
             "trail.prediction.refined_mae_tokens": ending.refined_mae,
             "trail.recomputed_tokens": ending.recomputed_tokens,
-            "trail.policy": ending.policy,
+            "trail.policy": ending.policy.text,
             "trail.policy.generation": ending.generation,
-            "trail.c": ending.c,
+            "trail.c": ending.policy.c,
         }
     return _known(attributes)
 

@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 import trail
 from trail.sidecar.history.decision_log import DecisionLog
-from trail.sidecar.loop.pipeline import EngineLane
+from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.pacing import Pacing
 from trail.sidecar.telemetry.families import counter, gauge, plain_gauge
@@ -45,8 +45,10 @@ class PolicyMetrics:
 class FrameMetrics:
     """What comes from the engines' frames, and what of it goes on their boards."""
 
-    def __init__(self, lanes: Iterable[EngineLane], clock: Callable[[], int] = time.monotonic_ns) -> None:
-        self._lanes = tuple(lanes)
+    def __init__(
+        self, pipelines: Iterable[EnginePipeline], clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._pipelines = tuple(pipelines)
         self._clock = clock
 
     def families(self) -> Iterator[Metric]:
@@ -62,39 +64,39 @@ class FrameMetrics:
         ignored = counter(
             "trail_rows_ignored", "Exported rows that led to no prediction.", "engine", "reason"
         )
-        for lane in self._lanes:
-            engine, frames = str(lane.engine), lane.frames
+        for pipeline in self._pipelines:
+            engine, frames = str(pipeline.engine), pipeline.frames
             read.add_metric([engine], frames.read)
             lost.add_metric([engine], frames.lost)
             for reason, count in {**frames.rejected, "torn": frames.torn}.items():
                 rejected.add_metric([engine, reason], count)
-            predictions.add_metric([engine], lane.counters.predictions)
-            for reason, count in {**lane.counters.ignored, "unclaimed": lane.pending.dropped}.items():
+            predictions.add_metric([engine], pipeline.counters.predictions)
+            for reason, count in {**pipeline.counters.ignored, "unclaimed": pipeline.pending.dropped}.items():
                 ignored.add_metric([engine, reason], count)
         yield from (read, lost, rejected, predictions, ignored)
 
     def _published(self) -> Iterator[Metric]:
         now_ns = self._clock()
-        lanes = {str(lane.engine): lane for lane in self._lanes}
+        pipelines = {str(pipeline.engine): pipeline for pipeline in self._pipelines}
         yield gauge(
             "trail_ordering", "1 while the board orders requests, 0 while it must not.", "engine",
-            {name: float(lane.ordering) for name, lane in lanes.items()},
+            {name: float(pipeline.ordering) for name, pipeline in pipelines.items()},
         )  # fmt: skip
         yield gauge(
             "trail_engine_problem", "1 while no predictions are made for an engine; the log says why.",
-            "engine", {name: float(lane.problem is not None) for name, lane in lanes.items()},
+            "engine", {name: float(pipeline.problem is not None) for name, pipeline in pipelines.items()},
         )  # fmt: skip
         yield gauge(
             "trail_heartbeat_age_seconds",
             "Time since the sidecar's last heartbeat; engines wait 0.1 s before they do without.", "engine",
-            {name: _age_s(lane.beat_ns, now_ns) for name, lane in lanes.items()},
+            {name: _age_s(pipeline.beat_ns, now_ns) for name, pipeline in pipelines.items()},
         )  # fmt: skip
         basis = GaugeMetricFamily(
             "trail_basis", "1 for what requests are ranked by at present.", labels=["engine", "basis"]
         )
-        for name, lane in lanes.items():
-            for one in type(lane.basis):
-                basis.add_metric([name, one.value], float(one is lane.basis))
+        for name, pipeline in pipelines.items():
+            for one in type(pipeline.basis):
+                basis.add_metric([name, one.value], float(one is pipeline.basis))
         yield basis
 
 

@@ -1,7 +1,7 @@
 """Traces: one `trail.schedule` span a request, sent by a thread of its own.
 
-The loop appends a life to a queue when it ends, and no more. A collector that is slow, away or refuses costs
-spans, which are counted, and nothing else.
+The loop appends a timeline to a queue when it has ended, and no more. A collector that is slow, away or
+refuses costs spans, which are counted, and nothing else.
 """
 
 import logging
@@ -17,21 +17,21 @@ from prometheus_client.registry import Collector
 from trail.sidecar.logs import get_logger
 from trail.sidecar.loop.rests import YieldCore
 from trail.sidecar.pacing import Pacing
-from trail.sidecar.requests.timeline import Life, Moment
+from trail.sidecar.requests.timeline import Moment, RequestTimeline
 from trail.sidecar.telemetry.trace_config import TraceConfig
 
 QUEUE_SIZE = 4096
-"""Lives that wait to be sent; what ends while it is full is dropped."""
+"""Requests that wait to be sent; what ends while it is full is dropped."""
 BATCH = 256
 
 log = get_logger()
 
 
 class SpanMakerLike(Protocol):
-    """What makes spans of lives (`trail.sidecar.telemetry.spans.SpanMaker`)."""
+    """What makes spans of timelines (`trail.sidecar.telemetry.spans.SpanMaker`)."""
 
-    def make(self, life: Life) -> None:
-        """The span of one life, if it is sampled."""
+    def make(self, timeline: RequestTimeline) -> None:
+        """The span of one timeline, if it is sampled."""
         ...
 
     def take(self) -> tuple[Any, Any]:
@@ -40,7 +40,7 @@ class SpanMakerLike(Protocol):
 
 
 class Tracing:
-    """A `LifeListener` and the thread behind it.
+    """A `TimelineListener` and the thread behind it.
 
     `spans` and `events` count what the collector took; `dropped` counts spans by reason: `queue` (the
     collector is too slow), `export` (it refused, or did not answer in time), `failed` (ours), `shutdown`.
@@ -63,21 +63,21 @@ class Tracing:
         self._send_spans = send_spans
         self._send_events = send_events
         self._where = where
-        self._queue: deque[Life] = deque()
+        self._queue: deque[RequestTimeline] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trail-traces", daemon=True)
         self._every_s = pacing.traces_send_every_s
         self._yield_core = YieldCore(pacing)
         self._well = True
 
-    def moment(self, life: Life, _moment: Moment) -> None:
+    def moment(self, timeline: RequestTimeline, _moment: Moment) -> None:
         """Called by the loop for every change; only the end counts."""
-        if not life.ended:
+        if not timeline.ended:
             return
         if len(self._queue) >= QUEUE_SIZE:
             self.dropped["queue"] += 1
         else:
-            self._queue.append(life)
+            self._queue.append(timeline)
 
     def start(self) -> None:
         """Begin to send."""
@@ -98,10 +98,10 @@ class Tracing:
 
     def _send(self) -> None:
         """Send one batch."""
-        lives = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH))]
-        for life in lives:
+        timelines = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH))]
+        for timeline in timelines:
             try:
-                self._maker.make(life)
+                self._maker.make(timeline)
             except Exception as error:  # noqa: BLE001 - a span that cannot be made is one span less
                 self.dropped["failed"] += 1
                 self._say(well=False, why=f"{type(error).__name__}: {error}")

@@ -9,14 +9,13 @@ import pytest
 from scheduler_model import SchedulerModel, make_request
 
 from trail.engine.order.side import SchedulerSide
-from trail.engine.report.events import Changed, Finished, Started
 from trail.engine.start.config import EngineConfig
 from trail.policy.ranks import Terms
 from trail.policy.sizes import rank_requests
 from trail.policy.spec import PolicySpec
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardWriter
-from trail.wire.changes import Cause, Change
 from trail.wire.keys import request_key
+from trail.wire.lifecycle import Cause, Change, Changed, Finished, Started
 from trail.wire.names import board_path
 
 NEVER_SILENT_NS = 10**15
@@ -122,15 +121,15 @@ def test_a_request_that_gives_way_and_comes_back(make: Make) -> None:
     assert (resumed.age, resumed.rank) == (2, 18.0)
     times = [event.time_ns for event in engine.changes(0)]
     assert times == sorted(times)
-    long, short = engine.end(0).passage, engine.end(1).passage
+    long, short = engine.end(0).summary, engine.end(1).summary
     assert long is not None
     assert short is not None
     assert (long.policy_preemptions, long.memory_preemptions, long.granted) == (1, 0, 0)
     assert (short.policy_preemptions, short.granted) == (0, 1)
     assert (long.admitted_ns, long.first_token_ns) == (admitted.time_ns, first.time_ns)
     began = next(event for event in engine.events if isinstance(event, Started))
-    assert began.passage is not None
-    assert long.queued_ns == began.passage.queued_ns
+    assert began.summary is not None
+    assert long.queued_ns == began.summary.queued_ns
     waited_ns = (admitted.time_ns - long.queued_ns) + (resumed.time_ns - preempted.time_ns)
     assert long.waited_ns == waited_ns
     assert long.ended_ns >= times[-1]
@@ -153,9 +152,9 @@ def test_a_denied_preemption_says_why_and_says_it_once(make: Make, spec: PolicyS
     engine.run()
     assert engine.denials(1) == [(cause, "r0")]
     assert engine.denials(0) == []
-    passage = engine.end(1).passage
-    assert passage is not None
-    assert list(passage.denied) == [cause]
+    summary = engine.end(1).summary
+    assert summary is not None
+    assert list(summary.denied) == [cause]
     (denial,) = (e for e in engine.changes(1) if e.change == Change.DENIED)
     assert denial.rank == 3.0
 
@@ -189,9 +188,9 @@ def test_a_full_cache_is_vllms_own_cause(make: Make) -> None:
     engine.run()
     preempted = [e for e in engine.changes(1) if e.change == Change.PREEMPTED]
     assert {(e.cause, e.other) for e in preempted} == {(Cause.KV_FULL, 0)}
-    passage = engine.end(1).passage
-    assert passage is not None
-    assert passage.memory_preemptions == len(preempted) == engine.end(1).preemptions
+    summary = engine.end(1).summary
+    assert summary is not None
+    assert summary.memory_preemptions == len(preempted) == engine.end(1).preemptions
     assert all(e.rank is None for e in engine.changes(1))  # vLLM's own order
 
 
@@ -202,7 +201,7 @@ def test_without_a_sidecar_steps_are_counted_as_fallbacks_and_changes_go_on(make
     engine.add(1, prompt=4, length=1)
     engine.run()
     assert engine.names(1) == [Change.ADMITTED, Change.FIRST_TOKEN]
-    first, second = engine.end(0).passage, engine.end(1).passage
+    first, second = engine.end(0).summary, engine.end(1).summary
     assert first is not None
     assert second is not None
     assert (first.fallback_steps, second.fallback_steps) == (5, 5)
@@ -216,11 +215,11 @@ def test_open_requests_are_sent_again_with_what_they_have_been_through(make: Mak
     engine.add(1, prompt=4, length=3)
     engine.step()
     long, short = engine.side._open_requests()
-    assert long.passage is not None
-    assert short.passage is not None
-    assert (long.passage.running, long.passage.policy_preemptions) == (False, 1)
-    assert long.passage.first_token_ns > long.passage.admitted_ns > 0
-    assert (short.passage.running, short.passage.granted) == (True, 1)
+    assert long.summary is not None
+    assert short.summary is not None
+    assert (long.summary.running, long.summary.policy_preemptions) == (False, 1)
+    assert long.summary.first_token_ns > long.summary.admitted_ns > 0
+    assert (short.summary.running, short.summary.granted) == (True, 1)
 
 
 def test_a_quiet_step_reports_nothing(make: Make) -> None:

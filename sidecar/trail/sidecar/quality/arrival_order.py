@@ -51,8 +51,3 @@ class ArrivalOrder(Generic[T]):
                 break
             del self._order[oldest]
         return released
-
-    def clear(self) -> None:
-        """Forgets everything, as when the engine was started anew."""
-        self._order.clear()
-        self._ended.clear()

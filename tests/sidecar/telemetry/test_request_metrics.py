@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from metrics_kit import S, Served, play
 
 from trail.policy.spec import PolicySpec
-from trail.sidecar.requests.events import Finished
-from trail.sidecar.requests.timeline import Passage
 from trail.sidecar.telemetry.passed_over import PassedOver
-from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Cause, Change, EngineSummary, Finished
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def test_an_answer_of_one_token_has_no_time_a_token(served: Served) -> None:
 
 def test_an_older_engine_tells_no_times(served: Served) -> None:
     served.arrive(1, 1.0, 4.0)
-    served.apply(Finished(key=1, slot=1, output_tokens=4, passage=Passage()))
+    served.apply(Finished(key=1, slot=1, output_tokens=4, summary=EngineSummary()))
     assert served.value("trail_finished_requests_total", engine="0", reason="stop") == 1
     assert not served.value("trail_queue_seconds_count", engine="0", length="1-31")
     assert not served.value("trail_service_seconds_count", engine="0")
@@ -155,7 +153,7 @@ def test_a_heartbeat_gets_older(served: Served) -> None:
     age_s = served.value("trail_heartbeat_age_seconds", engine="0")
     assert age_s is not None
     served.now_ns -= 5 * S
-    served.lane.step()
+    served.pipeline.step()
     later_s = served.value("trail_heartbeat_age_seconds", engine="0")
     assert later_s is not None
     assert later_s >= age_s + 4

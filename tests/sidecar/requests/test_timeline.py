@@ -1,20 +1,25 @@
-"""A life from moment to moment, and what follows from it."""
+"""A timeline from moment to moment, and what follows from it."""
 
 import math
 
-from trail.sidecar.requests.timeline import MOMENTS, Life, Moment, Passage, State
-from trail.wire.changes import Cause, Change
+from trail.sidecar.requests.timeline import MOMENTS, Moment, RequestTimeline, State
+from trail.wire.lifecycle import Cause, Change, EngineSummary
 
 S = 10**9
 
 
-def life(**more: object) -> Life:
-    fields = {"arrival_s": 1000.0, "wall_offset_ns": 999 * S, "passage": Passage(queued_ns=1 * S), **more}
-    return Life(0, 5, 2, "r5", 10, waiting_since_ns=S, **fields)  # type: ignore[arg-type]  # as the test likes
+def timeline(**more: object) -> RequestTimeline:
+    fields = {
+        "arrival_s": 1000.0,
+        "wall_offset_ns": 999 * S,
+        "summary": EngineSummary(queued_ns=1 * S),
+        **more,
+    }
+    return RequestTimeline(0, 5, 2, "r5", 10, waiting_since_ns=S, **fields)  # type: ignore[arg-type]  # as the test likes
 
 
-def lived(*moments: Moment) -> Life:
-    one = life()
+def lived(*moments: Moment) -> RequestTimeline:
+    one = timeline()
     for moment in moments:
         one.add(moment)
     return one
@@ -30,8 +35,8 @@ def test_waits_are_added_up_and_the_first_admission_stays() -> None:
         Moment(8 * S, Change.PREEMPTED, 12, Cause.KV_FULL),
     )
     assert one.state == State.WAITING
-    assert (one.passage.waited_ns, one.passage.admitted_ns, one.age) == (3 * S, 3 * S, 12)
-    assert (one.passage.policy_preemptions, one.passage.memory_preemptions, one.preemptions) == (1, 1, 2)
+    assert (one.summary.waited_ns, one.summary.admitted_ns, one.age) == (3 * S, 3 * S, 12)
+    assert (one.summary.policy_preemptions, one.summary.memory_preemptions, one.preemptions) == (1, 1, 2)
     assert one.admission_rank == 12.0
     one.add(Moment(12 * S, Change.RESUMED, 12))
     one.add(Moment(20 * S, Change.ENDED, 30))
@@ -50,10 +55,10 @@ def test_denials_are_kept_by_cause() -> None:
     one = lived(
         *(Moment(S, Change.DENIED, 0, cause) for cause in (Cause.RATIO, Cause.PROTECTED, Cause.RATIO))
     )
-    assert one.passage.denied == {Cause.RATIO, Cause.PROTECTED}
+    assert one.summary.denied == (Cause.RATIO, Cause.PROTECTED)
 
 
-def test_a_life_is_bounded_and_its_end_is_never_left_out() -> None:
+def test_a_timeline_is_bounded_and_its_end_is_never_left_out() -> None:
     one = lived(Moment(S, Change.ARRIVED, 0))
     for i in range(200):
         one.add(Moment(i * S, Change.PREEMPTED, i, Cause.KV_FULL))
@@ -61,8 +66,8 @@ def test_a_life_is_bounded_and_its_end_is_never_left_out() -> None:
     assert len(one.moments) == MOMENTS + 1
     assert one.left_out == 201 - MOMENTS
     assert one.moments[-1].change == Change.ENDED
-    assert (one.passage.memory_preemptions, one.age) == (200, 300)
+    assert (one.summary.memory_preemptions, one.age) == (200, 300)
 
 
 def test_without_vllms_arrival_it_begins_in_the_queue() -> None:
-    assert life(arrival_s=0.0).starts_ns == 1000 * S
+    assert timeline(arrival_s=0.0).starts_ns == 1000 * S

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trail.sidecar.requests.arrival_order import ArrivalOrder
+from trail.sidecar.quality.arrival_order import ArrivalOrder
 
 
 @given(st.permutations(range(12)), st.sets(st.integers(0, 11)), st.integers(0, 11))
@@ -35,14 +35,3 @@ def test_one_that_takes_for_ever_is_passed_over_and_given_when_it_ends() -> None
     assert order.end(4, 4) == [1, 2, 3, 4]
     assert order.end(0, 0) == [0]
     assert order.end(5, 5) == [5]
-
-
-def test_nothing_is_left_of_an_engine_that_was_started_anew() -> None:
-    order: ArrivalOrder[int] = ArrivalOrder(lambda key: True)
-    order.arrive(1)
-    order.arrive(2)
-    assert order.end(2, 2) == []
-    order.clear()
-    order.arrive(3)
-    assert order.end(3, 3) == [3]
-    assert order.end(1, 1) == [1]

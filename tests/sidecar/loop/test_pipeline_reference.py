@@ -13,8 +13,8 @@ from service_kit import BINS, Bench, rows, started, vector
 
 from trail.policy.mlfq import level
 from trail.policy.spec import POLICY_NAMES, PolicySpec
-from trail.sidecar.requests.events import Finished, Started
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished, Started
 
 PRIOR = 30.0
 K = BINS.k
@@ -67,8 +67,8 @@ class SlowSidecar:
         )
         if event.age:
             request.seen = event.age - 1
-        if event.initial > 0:
-            self.set_initial(request, event.initial, 3)
+        if event.initial_prediction > 0:
+            self.set_initial(request, event.initial_prediction, 3)
         self.open[event.key] = request
 
     def set_initial(self, request: SlowRequest, tokens: float, source: int) -> None:
@@ -131,7 +131,8 @@ slots = st.integers(0, 3)
 answers = st.lists(st.sampled_from([0.05, 0.2, 0.5, 1.0]), min_size=K, max_size=K)
 start_events = st.builds(
     lambda key, slot, prompt, limit, exact, resent: started(
-        key, slot, prompt, max_tokens=limit, exact_output_tokens=exact, age=resent[0], initial=resent[1]
+        key, slot, prompt, max_tokens=limit, exact_output_tokens=exact, age=resent[0],
+        initial_prediction=resent[1],
     ),
     keys, slots, st.integers(1, 3), st.sampled_from([0, 12]), st.sampled_from([0, 9]),
     st.sampled_from([(0, 0.0), (0, 0.0), (4, 20.0), (4, 0.0)]),
@@ -157,7 +158,7 @@ def play(bench: Bench, slow: SlowSidecar, action: tuple[str, Any]) -> None:
         bench.apply(Finished(key=what, slot=0, output_tokens=7))
         slow.open.pop(what, None)
     elif kind == "prompt":
-        bench.lane.tracker.set_prompt_prediction(*what)
+        bench.pipeline.tracker.set_prompt_prediction(*what)
         request = slow.open.get(what[0])
         if request is not None and request.source < 2:
             slow.set_initial(request, what[1], 2)
@@ -192,13 +193,13 @@ def test_board_is_that_of_the_slow_reference(history: list[tuple[str, Any]], eve
     assert list(BINS.midpoints) == MIDPOINTS
     with tempfile.TemporaryDirectory() as directory:
         bench, slow = Bench(Path(directory)), SlowSidecar()
-        bench.lane.step()
+        bench.pipeline.step()
         try:
             for action in history:
                 play(bench, slow, action)
                 if every_action or action[0] == "frame":
-                    bench.lane.step()
-            bench.lane.step()
+                    bench.pipeline.step()
+            bench.pipeline.step()
             spec, generation = bench.policy.current
             header = bench.header()
             assert (header.generation, header.c, header.order) == (generation, spec.c, spec.name != "fcfs")

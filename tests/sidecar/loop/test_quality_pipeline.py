@@ -5,18 +5,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from service_kit import BINS, Bench, started, until, vector
 
 from trail.policy.spec import PolicySpec
 from trail.predict.online import Correction
-from trail.predict.quality import Life, QualitySnapshot, Standing, Verdict
+from trail.predict.quality import EndedRequest, QualitySnapshot, Standing, Verdict
 from trail.predict.rolling import Errors
+from trail.sidecar.quality.feed import judged_of
 from trail.sidecar.quality.monitor import AT_ONCE, Basis, Findings, QualityMonitor
-from trail.sidecar.requests.events import Finished
-from trail.sidecar.requests.samples import SAMPLES, LifeSamples
 from trail.wire.frames import Kind
+from trail.wire.lifecycle import Finished
 
 P = vector(0.1, 0.2, 0.3, 0.4)
 MEAN = np.float32(0.1 * 8 + 0.2 * 24 + 0.3 * 40 + 0.4 * 56)
@@ -28,21 +26,23 @@ class Judging:
     """In place of `predict.quality.Quality`: notes what it is given, finds what it is told."""
 
     def __init__(self) -> None:
-        self.lives: list[Life] = []
+        self.requests: list[EndedRequest] = []
         self.standing = Standing()
         self.correction = Correction()
         self.verdicts: list[Verdict] = []
         self.fails: Exception | None = None
 
-    def take(self, lives: list[Life]) -> list[Verdict]:
+    def take(self, requests: list[EndedRequest]) -> list[Verdict]:
         if self.fails is not None:
             raise self.fails
-        self.lives += lives
+        self.requests += requests
         said, self.verdicts = self.verdicts, []
         return said
 
     def snapshot(self) -> QualitySnapshot:
-        return QualitySnapshot(finished=len(self.lives), standing=self.standing, correction=self.correction)
+        return QualitySnapshot(
+            finished=len(self.requests), standing=self.standing, correction=self.correction
+        )
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def bench(make_bench: MakeBench, monitor: QualityMonitor) -> Bench:
 
 def run_request(bench: Bench, key: int, slot: int, output: int, reason: str, *ages: int) -> None:
     bench.apply(started(key, slot, max_tokens=100))
-    bench.lane.tracker.set_prompt_prediction(key, 33.0)
+    bench.pipeline.tracker.set_prompt_prediction(key, 33.0)
     for age in ages:
         bench.export((key, 5 + age, Kind.TOKEN if age else Kind.PROMPT, P))
-        bench.lane.step()
+        bench.pipeline.step()
     bench.apply(Finished(key=key, slot=slot, output_tokens=output, finish_reason=reason))
 
 
@@ -75,7 +75,7 @@ def test_an_end_hands_over_what_was_believed_along_the_way(
     run_request(bench, 11, 3, 21, "stop", 0, 5, 9)
     run_request(bench, 12, 3, 30, "length", 0)
     monitor.look()
-    one, cut = judging.lives
+    one, cut = judging.requests
     assert (one.length, one.ended, one.limit, one.prompt_said) == (21, True, 100, 33.0)
     assert one.ages.tolist() == [0, 5, 9]
     assert one.posteriors.shape == (3, BINS.k)
@@ -89,14 +89,14 @@ def test_a_burst_is_judged_in_the_order_of_arrival(
     lengths = {11: 90, 12: 30, 13: 10, 14: 20}
     bench.apply(*(started(key, key, max_tokens=100) for key in lengths))
     bench.export(*((key, 5, Kind.PROMPT, P) for key in lengths))
-    bench.lane.step()
+    bench.pipeline.step()
     for key in (13, 14, 12):  # the shortest end first
         bench.apply(Finished(key=key, slot=key, output_tokens=lengths[key], finish_reason="stop"))
         monitor.look()
-        assert judging.lives == []
+        assert judging.requests == []
     bench.apply(Finished(key=11, slot=11, output_tokens=90, finish_reason="stop"))
     monitor.look()
-    assert [life.length for life in judging.lives] == [90, 30, 10, 20]
+    assert [one.length for one in judging.requests] == [90, 30, 10, 20]
 
 
 @pytest.mark.parametrize("reason", ["abort", "", "error"])
@@ -105,7 +105,7 @@ def test_an_end_from_outside_says_nothing(
 ) -> None:
     run_request(bench, 11, 3, 21, reason, 0, 5)
     monitor.look()
-    assert judging.lives == []
+    assert judging.requests == []
 
 
 def test_requests_without_a_prediction_or_unknown_ones_say_nothing(
@@ -115,31 +115,31 @@ def test_requests_without_a_prediction_or_unknown_ones_say_nothing(
     bench.apply(started(12, 3), Finished(key=12, slot=3, output_tokens=4, finish_reason="stop"))
     bench.apply(Finished(key=99, slot=9, output_tokens=4, finish_reason="stop"))
     monitor.look()
-    assert [life.length for life in judging.lives] == [21]
+    assert [one.length for one in judging.requests] == [21]
 
 
 def test_an_untrusted_probe_leaves_the_prompts_prediction_counted_down(
     bench: Bench, monitor: QualityMonitor
 ) -> None:
     bench.apply(started(11, 3), started(12, 4), started(13, 5))
-    bench.lane.tracker.set_prompt_prediction(11, 50.0)
-    bench.lane.tracker.set_prompt_prediction(13, 20.0)
+    bench.pipeline.tracker.set_prompt_prediction(11, 50.0)
+    bench.pipeline.tracker.set_prompt_prediction(13, 20.0)
     for key in (11, 12):  # 12 is known by the probe alone
         bench.export((key, 5, Kind.PROMPT, P), (key, 5 + 7, Kind.TOKEN, P))
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.board(3, 4, 5)["key"].tolist() == [11, 12, 13]
     probed = bench.board(3)[0]["remaining"]
     assert probed != 43
     monitor.findings = Findings(Standing(probe=False))
-    bench.lane.step()
+    bench.pipeline.step()
     rows = bench.board(3, 4, 5)
     assert rows["key"].tolist() == [11, 0, 13], "what only the probe spoke of ranks by the mean"
     assert (rows[0]["remaining"], rows[0]["rank"], rows[0]["age"]) == (43, 43, 7)
     assert rows[2]["rank"] == 20
     assert bench.header().order
-    assert (bench.lane.basis, bench.lane.ordering) == (Basis.PROMPT, True)
+    assert (bench.pipeline.basis, bench.pipeline.ordering) == (Basis.PROMPT, True)
     monitor.findings = Findings()
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.board(3, 4)["key"].tolist() == [11, 12]
     assert bench.board(3)[0]["remaining"] == probed
 
@@ -149,15 +149,15 @@ def test_with_nothing_to_trust_the_engine_keeps_its_own_order(
     make_bench: MakeBench, monitor: QualityMonitor, name: str
 ) -> None:
     bench = make_bench(PolicySpec(name), quality=monitor)
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.header().order
     monitor.findings = Findings(Standing(probe=False, prompt=False))
-    bench.lane.step()
+    bench.pipeline.step()
     header = bench.header()
     assert (header.order, header.preempt, header.kv_reserve_tokens) == (False, False, -1.0)
-    assert (bench.lane.basis, bench.lane.ordering) == (Basis.ARRIVAL, False)
+    assert (bench.pipeline.basis, bench.pipeline.ordering) == (Basis.ARRIVAL, False)
     monitor.findings = Findings()
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.header().order
 
 
@@ -167,9 +167,9 @@ def test_policies_that_do_not_predict_go_on(
 ) -> None:
     bench = make_bench(PolicySpec(name), quality=monitor)
     monitor.findings = Findings(Standing(probe=False, prompt=False))
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.header().order
-    assert bench.lane.basis is Basis.PROBE
+    assert bench.pipeline.basis is Basis.PROBE
 
 
 def test_without_a_prompt_predictor_the_way_down_is_arrival() -> None:
@@ -181,23 +181,23 @@ def test_untrusted_prompts_are_noted_and_not_used(
     bench: Bench, monitor: QualityMonitor, judging: Judging
 ) -> None:
     monitor.findings = Findings(Standing(prompt=False))
-    bench.lane.step()
+    bench.pipeline.step()
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
-    bench.lane.step()
-    assert not bench.lane.tracker.set_prompt_prediction(11, 500.0)
-    bench.lane.step()
+    bench.pipeline.step()
+    assert not bench.pipeline.tracker.set_prompt_prediction(11, 500.0)
+    bench.pipeline.step()
     assert bench.board(3)[0]["initial"] == MEAN
     bench.apply(Finished(key=11, slot=3, output_tokens=9, finish_reason="stop"))
     monitor.look()
-    assert judging.lives[0].prompt_said == 500.0
+    assert judging.requests[0].prompt_said == 500.0
 
 
 def test_the_correction_stretches_the_next_predictions(bench: Bench, monitor: QualityMonitor) -> None:
     bench.apply(started(11, 3), started(12, 4, max_tokens=20))
     monitor.findings = Findings(correction=Correction(stretch=1.5))
     bench.export((11, 5, Kind.PROMPT, P), (12, 5, Kind.PROMPT, P))
-    bench.lane.step()
+    bench.pipeline.step()
     assert bench.board(3)[0]["remaining"] == pytest.approx(1.5 * MEAN)
     assert bench.board(4)[0]["remaining"] == 20, "never beyond the request's limit"
 
@@ -206,14 +206,14 @@ def test_the_correction_stretches_the_next_initial_predictions(
     bench: Bench, monitor: QualityMonitor, judging: Judging
 ) -> None:
     monitor.findings = Findings(correction=Correction(prompt_stretch=1.5))
-    bench.lane.step()
+    bench.pipeline.step()
     run_request(bench, 11, 3, 9, "stop", 0)
     bench.apply(started(12, 4))
-    bench.lane.tracker.set_prompt_prediction(12, 33.0)
-    bench.lane.step()
+    bench.pipeline.tracker.set_prompt_prediction(12, 33.0)
+    bench.pipeline.step()
     assert bench.board(4)[0]["initial"] == 49.5
     monitor.look()
-    assert judging.lives[0].prompt_said == 33.0, "judged by what it said itself"
+    assert judging.requests[0].prompt_said == 33.0, "judged by what it said itself"
 
 
 def test_the_gittins_index_is_that_of_the_corrected_distribution(
@@ -226,7 +226,7 @@ def test_the_gittins_index_is_that_of_the_corrected_distribution(
         monitor.findings = Findings(correction=Correction(stretch=stretch))
         bench.apply(started(11, 3))
         bench.export((11, 5, Kind.PROMPT, P))
-        bench.lane.step()
+        bench.pipeline.step()
         ranks.append(bench.board(3)[0]["rank"])
     assert ranks[1] == pytest.approx(2 * ranks[0])
 
@@ -269,16 +269,17 @@ def test_an_error_in_judging_is_counted_and_changes_nothing(judging: Judging, be
     monitor.start()
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
-    bench.lane.step()
-    life = monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
-    assert life is not None
+    bench.pipeline.step()
+    bench.apply(Finished(11, 3, 8))
+    request = judged_of(bench.pipeline.timelines.ended[0])
+    assert request is not None
     for _ in range(2):
-        monitor.take([life])
-        until(lambda: not monitor._lives and failures)
+        monitor.take([request])
+        until(lambda: not monitor._requests and failures)
     judging.fails = None
     until(lambda: failures)
-    monitor.take([life])
-    until(lambda: judging.lives)
+    monitor.take([request])
+    until(lambda: judging.requests)
     assert monitor.findings == Findings()
     monitor.stop(5.0)
 
@@ -287,71 +288,40 @@ def test_the_end_of_a_burst_is_judged_in_parts(bench: Bench, judging: Judging) -
     monitor = QualityMonitor(judging)  # type: ignore[arg-type]
     bench.apply(started(11, 3))
     bench.export((11, 5, Kind.PROMPT, P))
-    bench.lane.step()
-    life = monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop"))
-    assert life is not None
-    monitor.take([life] * (2 * AT_ONCE + 1))
+    bench.pipeline.step()
+    bench.apply(Finished(11, 3, 8))
+    request = judged_of(bench.pipeline.timelines.ended[0])
+    assert request is not None
+    monitor.take([request] * (2 * AT_ONCE + 1))
     looks = []
     for _ in range(3):
         monitor.look()
-        looks.append(len(judging.lives))
+        looks.append(len(judging.requests))
     assert looks == [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1]
-    monitor.take([life] * (2 * AT_ONCE))
+    monitor.take([request] * (2 * AT_ONCE))
     monitor.start()
-    until(lambda: len(judging.lives) == 4 * AT_ONCE + 1)
+    until(lambda: len(judging.requests) == 4 * AT_ONCE + 1)
     monitor.stop(5.0)
 
 
-def test_a_request_ends_even_where_its_samples_cannot_be_read(
+def test_a_request_ends_even_where_it_cannot_be_judged(
     bench: Bench, monitor: QualityMonitor, judging: Judging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(slot: int, made: int) -> None:
-        raise RuntimeError("no")
-
-    monkeypatch.setattr(bench.lane.tracker.samples, "of", broken)
+    monkeypatch.setattr("trail.sidecar.quality.feed.judged_of", lambda _: 1 / 0)
     run_request(bench, 11, 3, 21, "stop", 0, 5)
     monitor.look()
-    assert judging.lives == []
-    assert len(bench.lane.tracker) == 0
+    assert judging.requests == []
+    assert len(bench.pipeline.tracker) == 0
+    assert bench.pipeline.timelines.listener_failures == 1
     assert [record["request_id"] for record in bench.telemetry.stats.records] == ["r11"]
 
 
 def test_a_monitor_without_a_predictor_does_nothing(bench: Bench) -> None:
     monitor = QualityMonitor(None)
     monitor.start()
-    assert monitor.life(bench.lane.tracker, Finished(11, 3, 8, finish_reason="stop")) is None
+    run_request(bench, 11, 3, 21, "stop", 0, 5)
+    monitor.take([one for timeline in bench.pipeline.timelines.ended if (one := judged_of(timeline))])
+    assert not monitor._requests
     monitor.look()
     monitor.stop(1.0)
     assert monitor.snapshot == QualitySnapshot()
-
-
-@given(st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 1000))
-@settings(deadline=None, max_examples=40)
-def test_samples_are_every_strideth_prediction(counts: list[int], seed: int) -> None:
-    """Requests of so many predictions, at random times, share two slots one after another."""
-    rng = np.random.default_rng(seed)
-    samples = LifeSamples(4, 3)
-    for turn in range(0, len(counts), 2):
-        slots = np.array([1, 3])[: len(counts[turn : turn + 2])]
-        wanted = counts[turn : turn + 2]
-        made = np.zeros(len(slots), np.int64)
-        ages: list[list[int]] = [[] for _ in slots]
-        while any(len(have) < want for have, want in zip(ages, wanted, strict=True)):
-            open_ones = [i for i in range(len(slots)) if len(ages[i]) < wanted[i]]
-            chosen = np.array([i for i in open_ones if rng.random() < 0.7], dtype=np.int64)
-            if not len(chosen):
-                continue
-            now = np.array([10 * len(ages[i]) for i in chosen])
-            posteriors = np.stack([np.full(3, age, np.float64) for age in now])
-            samples.take(slots[chosen], now, posteriors, made[chosen])
-            for i, age in zip(chosen, now, strict=True):
-                ages[i].append(int(age))
-                made[i] += 1
-        for i, slot in enumerate(slots):
-            stride = 1
-            while -(-wanted[i] // stride) > SAMPLES:
-                stride *= 2
-            kept, posteriors = samples.of(int(slot), int(made[i]))
-            assert kept.tolist() == ages[i][::stride]
-            assert posteriors[:, 0].tolist() == kept.tolist()
-            assert len(samples.of(int(slot), 0)[0]) == 0
