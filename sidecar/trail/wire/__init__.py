@@ -1,1 +1,1 @@
-"""Contracts between processes: names, keys, the frame ring, the board and the gRPC messages."""
+"""Contracts between processes: names, keys, the frame ring, the board, events and gRPC messages."""

@@ -1,3 +1,3 @@
-"""Requests as the sidecar knows them: the engine's events, columns of open requests, one's timeline.
+"""Requests as the sidecar knows them: columns of open requests, what was predicted of each, its timeline.
 The loop writes them.
 """
