@@ -11,6 +11,10 @@ export OMP_NUM_THREADS ?= 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
+# Tests that run at once, a file at a time; one that starts an engine takes up to 3 GB.
+JOBS ?= 2
+AT_ONCE := -n $(JOBS) --dist loadfile
+
 DEMO_ARMS := fcfs,sjf,trail-prompt-c0,trail-c0,trail-c0.2,trail-c0.8,oracle-c0
 
 .DEFAULT_GOAL := help
@@ -37,11 +41,13 @@ demo: env ## Serve the demo model with and without TRAIL and compare
 observe: env ## The demo under load, its traces and metrics in one page (build/observe/)
 	$(PY) -m benchmarks.observe --out $(BUILD)/observe
 
-test: check ## Everything: style, types, layers, unit tests, real vLLM
-	$(PY) -m pytest tests
+test: check docs ## Everything: style, types, layers, docs, unit tests, real vLLM
+	$(PY) -m pytest tests -m "(vllm or slow) and not alone" $(AT_ONCE)
+	$(PY) -m pytest tests -m "not vllm and not slow and not alone" $(AT_ONCE)
+	$(PY) -m pytest tests -m alone
 
 test-fast: env ## The tests that start no engine
-	$(PY) -m pytest tests -m "not vllm and not slow"
+	$(PY) -m pytest tests -m "not vllm and not slow" $(AT_ONCE)
 
 check: env ## Style, types, layers, generated stubs
 	$(BIN)/ruff check .
