@@ -8,7 +8,7 @@ from typing import Any
 from trail.wire import names as wire
 from trail_operator import names
 from trail_operator.access import sidecar_user, with_user
-from trail_operator.admission.pods import Target
+from trail_operator.admission.pods import VllmContainer
 from trail_operator.admission.resources import copy_resources, sidecar_resources
 from trail_operator.policy.resource import (
     ClaimPredictor,
@@ -38,7 +38,7 @@ class Plan:
 
     policy: TrailPolicy
     settings: InjectionSettings
-    target: Target
+    target: VllmContainer
     native: bool
     """Whether the sidecar is a native one (init container that stays)."""
     namespace: str

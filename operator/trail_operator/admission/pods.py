@@ -25,7 +25,7 @@ _MOST_ENGINES = 64
 
 
 @dataclass(frozen=True)
-class Target:
+class VllmContainer:
     """Where TRAIL goes: the container's place in `spec.containers`, its name, and its engine cores."""
 
     index: int
@@ -33,7 +33,7 @@ class Target:
     engines: int
 
 
-def examine(pod: Object, *, metrics_port: int) -> Target | Skip:
+def examine(pod: Object, *, metrics_port: int) -> VllmContainer | Skip:
     """vLLM's container in a pod or pod template, or the reason to leave it as it is. Reads only."""
     spec = _mapping(pod.get("spec"))
     for refuse in (_windows, _host_network, _runs_to_completion):
@@ -52,7 +52,7 @@ def examine(pod: Object, *, metrics_port: int) -> Target | Skip:
     )
     if skip := next(filter(None, refusals), None):
         return skip
-    return Target(index, str(vllm.get("name", "")), _engines(vllm))
+    return VllmContainer(index, str(vllm.get("name", "")), _engines(vllm))
 
 
 def find_container(pod: Object) -> tuple[int, Object] | Skip:

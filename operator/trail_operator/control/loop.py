@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from trail.policy.controller import ControllerState, Objective, Pressure, decide, initial_state
 from trail.wire.redis_schema import ControlRecord, PodReport, Rejected
-from trail_operator.control.store import Failure, Store, View
+from trail_operator.control.store import Failure, Store, WorkloadState
 
 INTERVAL_S = 2.0
 SAVE_EVERY = 15
@@ -231,7 +231,7 @@ class ControlLoop:
         return ControlRecord(change.c, generation, change.reason)
 
 
-def _adopted(item: _Workload, view: View) -> ControllerState:
+def _adopted(item: _Workload, view: WorkloadState) -> ControllerState:
     """The state to go on from: our own, or what another operator, or this one before its restart, has left.
 
     Where Redis has lost its data pods still say what they were told last.
@@ -251,7 +251,7 @@ def _adopted(item: _Workload, view: View) -> ControllerState:
 
 
 def _wanted(
-    item: _Workload, state: ControllerState, view: View, pressure: Pressure | None
+    item: _Workload, state: ControllerState, view: WorkloadState, pressure: Pressure | None
 ) -> tuple[float | None, str, ControllerState]:
     """The c to be in force and why, None where there is nothing to say; and the state after that."""
     if item.target.fixed is not None:

@@ -36,7 +36,7 @@ Failure = (RedisError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True)
-class View:
+class WorkloadState:
     """What Redis holds of a workload at `now_ms`, its own time.
 
     `reports` are those not older than a few of their intervals, by pod; `heard_ms` is when each was written.
@@ -77,7 +77,7 @@ class Store:
         self._read_only_keys: bool | None = None
         self._control = self._client.register_script(CONTROL_SCRIPT)
 
-    async def read(self, workload: str) -> View:
+    async def read(self, workload: str) -> WorkloadState:
         """Everything about `workload`. What cannot be read is left out or rejected by name."""
         keys = Keys(workload)
         admission = await self._admission(workload)
@@ -107,7 +107,7 @@ class Store:
             rejected["c"] = record
             record = None
         heard = {name: names[name] for name in reports}
-        return View(now_ms, reports, heard, rejected, record, decode_state(state))
+        return WorkloadState(now_ms, reports, heard, rejected, record, decode_state(state))
 
     async def write_c(self, workload: str, c: float, reason: str, seen_generation: int) -> tuple[bool, int]:
         """Writes c; whether it was written, and the generation that is now in Redis.

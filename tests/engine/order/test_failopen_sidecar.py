@@ -21,7 +21,7 @@ from scheduler_process import ROOT, EngineProcess, requests, wait_until
 from trail.wire.board import BoardWriter
 from trail.wire.names import board_path, socket_path
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.alone]
 
 IN_USE = "is in use"
 SILENT = "no heartbeat"

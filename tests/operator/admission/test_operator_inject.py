@@ -16,7 +16,7 @@ from trail_operator.access import sidecar_user, with_user
 from trail_operator.admission.confighash import injection_hash, policy_hash
 from trail_operator.admission.containers import Plan, sidecar
 from trail_operator.admission.inject import inject, read_status, strip
-from trail_operator.admission.pods import Target, examine, words, workload_of
+from trail_operator.admission.pods import VllmContainer, examine, words, workload_of
 from trail_operator.policy.resource import parse_policy
 from trail_operator.reasons import Reason, Skip
 from trail_operator.settings import InjectionSettings
@@ -172,7 +172,7 @@ def test_every_reason_to_leave_a_pod_as_it_is(pod: dict[str, Any], reason: Reaso
     ],
 )
 def test_engine_cores_are_read_from_the_command(args: list[str], engines: int) -> None:
-    assert examine(make_pod({"args": args}), metrics_port=9464) == Target(0, "vllm", engines)
+    assert examine(make_pod({"args": args}), metrics_port=9464) == VllmContainer(0, "vllm", engines)
 
 
 def test_a_script_is_taken_apart_as_the_shell_would() -> None:
@@ -217,7 +217,9 @@ def test_a_pod_belongs_to_its_deployment(metadata: dict[str, Any], workload: str
 
 
 def make_plan(**spec: Any) -> Plan:
-    return Plan(parse_policy(make_policy(**spec)), SETTINGS, Target(0, "vllm", 1), True, "llm", "llm/pod/p")
+    return Plan(
+        parse_policy(make_policy(**spec)), SETTINGS, VllmContainer(0, "vllm", 1), True, "llm", "llm/pod/p"
+    )
 
 
 @pytest.mark.parametrize(

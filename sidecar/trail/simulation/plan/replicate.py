@@ -20,7 +20,7 @@ from trail.simulation.plan.queue_sim import Requests, fcfs_response_times
 Floats = NDArray[np.float64]
 
 
-class Source(Protocol):
+class SampledLaw(Protocol):
     """A joint law of size and prediction that can be drawn from."""
 
     @property
@@ -80,7 +80,7 @@ class Replication:
 
 
 def replicate(
-    source: Source,
+    source: SampledLaw,
     load: float,
     arms: Mapping[str, Callable[[Requests], Floats]],
     *,
@@ -102,7 +102,7 @@ def replicate(
     )
 
 
-def expected_controls(source: Source, load: float) -> Floats:
+def expected_controls(source: SampledLaw, load: float) -> Floats:
     """Expectations of a replication's controls, float64 [4], in their order."""
     mean, square = source.mean_size, source.second_moment
     fcfs = load / mean * square / (2 * (1 - load)) + mean
