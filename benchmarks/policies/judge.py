@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.policies.settings import KNOB, Case
 from trail.bench.config import Arm, Load
-from trail.report.stats import Interval, ratio_interval
+from trail.report.stats import ratio_interval
 from trail.simulation.assemble import RATIOS, load_summary
 
 OURS, STOCK, RESERVED = "adaptive", "fcfs", "fcfs-reserve16"
@@ -178,9 +178,3 @@ def losses(rows: Rows) -> list[dict[str, Any]]:
                     }
                 )
     return out
-
-
-def interval(entry: Row, quantity: str) -> Interval:
-    """A ratio with its interval over seeds."""
-    bounds = entry.get(f"{quantity}_ci95")
-    return Interval(entry[quantity], *(bounds or (None, None)))
