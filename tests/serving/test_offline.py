@@ -55,7 +55,7 @@ def engine(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str = STAND
     return OfflineEngine(("--model", "m"), os.environ, directory, directory / "vllm.log", layers=(1, 2))
 
 
-def heard(running: OfflineEngine, limit_s: float = 20.0) -> Answers:
+def heard(running: OfflineEngine, limit_s: float = 90.0) -> Answers:
     answers = running.answers(limit_s)
     assert answers is not None, "no answers came"
     return answers

@@ -106,7 +106,7 @@ class EngineProcess:
         self.send(round_of)
         return self.result()
 
-    def has_logged(self, text: str, since: int = 0, limit_s: float = 30.0) -> bool:
+    def has_logged(self, text: str, since: int = 0, limit_s: float = 90.0) -> bool:
         """Whether a line with `text` came after line number `since`, or comes within `limit_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: any(text in line for line in self.lines[since:]), limit_s)
@@ -122,7 +122,7 @@ class EngineProcess:
             self._process.wait()
 
 
-def wait_until(condition: Any, limit_s: float = 30.0) -> bool:
+def wait_until(condition: Any, limit_s: float = 90.0) -> bool:
     """Whether `condition()` came true within `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -124,7 +124,7 @@ class Pod:
         self.link.stop()
 
 
-def until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], limit_s: float = 90.0) -> Any:
     """The first true answer of `condition`; fails the test when none comes."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:

@@ -61,7 +61,7 @@ async def running(
             pod.stop()
 
 
-async def soon(condition: Callable[[], Any], limit_s: float = 40.0) -> Any:
+async def soon(condition: Callable[[], Any], limit_s: float = 90.0) -> Any:
     for _ in range(int(limit_s / 0.05)):
         if answer := condition():
             return answer
