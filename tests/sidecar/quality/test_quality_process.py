@@ -144,7 +144,7 @@ def test_the_board_stops_using_a_permuted_probe_and_comes_back_to_it(
     # It is judged on while it is off: hidden states in reverse order make it right.
     while not engine.snapshot().header.order and engine.finished < off + 400:
         engine.serve(lambda i: BINS.k - 1 - i)
-    assert engine.snapshot().header.order
+    assert until(lambda: engine.snapshot().header.order, LIMIT_S)
     engine.close()
     code, log = sidecar.end()
     assert code == 0
