@@ -131,6 +131,7 @@ SCHEDULER = (
     Need("vllm.v1.core.block_pool", "BlockPool.num_gpu_blocks", "KV memory"),
     Need("vllm.v1.core.block_pool", "BlockPool.get_num_free_blocks", "KV memory"),
     Need("vllm.v1.core.sched.request_queue", "RequestQueue.add_request", "ordering", ("request",)),
+    Need("vllm.v1.core.sched.request_queue", "RequestQueue.prepend_request", "ordering", ("request",)),
     Need("vllm.v1.core.sched.request_queue", "RequestQueue.remove_request", "ordering", ("request",)),
     Need("vllm.v1.core.sched.request_queue", "RequestQueue.remove_requests", "ordering", ("requests",)),
     Need(_OUTPUT, "SchedulerOutput.num_scheduled_tokens", "counting recomputed tokens"),
