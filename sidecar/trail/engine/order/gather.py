@@ -88,6 +88,7 @@ def _ranked(
     preemptions: NDArray[np.int64] | None,
     uncomputed: NDArray[np.int64],
 ) -> Ranked:
+    boosted = slots if terms.boost else slots[:0]
     return Ranked.of(
         terms,
         size=rank_now(rows["rank"], rows["slope"], rows["age"], age),
@@ -96,9 +97,9 @@ def _ranked(
         age=age,
         admitted=admitted,
         preemptions=preemptions,
-        arrival_s=table.arrival_s.take(slots),
-        deadline_s=table.deadline_s.take(slots),
-        priority=table.priority.take(slots),
+        arrival_s=table.arrival_s.take(boosted),
+        deadline_s=table.deadline_s.take(boosted),
+        priority=table.priority.take(boosted),
         uncomputed_tokens=uncomputed,
     )
 

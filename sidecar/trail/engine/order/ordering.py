@@ -52,9 +52,9 @@ class Ordering:
         self._ordered = False
         self._lost_board = False
         self._update = NO_UPDATE
-        self._running: list[Any] = []
-        self._waiting: list[Any] = []
-        self._running_slots = self._waiting_slots = np.zeros(0, np.int64)
+        self._keep_nobody()
+        self._gone = 0
+        """How often a request ended, or left the running ones."""
         self._rows: NDArray[np.void] = _NO_ROWS
         # Of the waiting requests, as they stand; so many of them are in order.
         self._effective = self._size = np.zeros(0)
@@ -88,14 +88,13 @@ class Ordering:
         running, waiting = queues.running, queues.waiting
         tight = len(running) > 1 and queues.memory_may_run_out()
         if not waiting and not tight:
-            if self._waiting:
-                self._look([], [])  # keep no request that has ended
+            self._keep_nobody()
             return
         update = self._watch.update
         if update == self._update and not tight and queues.free_slots() <= 0:
             return
         self._update = NO_UPDATE
-        self._look(running.copy(), list(waiting))
+        self._look()
         snapshot = self._watch.snapshot(np.concatenate((self._running_slots, self._waiting_slots)))
         if snapshot is None:
             return
@@ -118,6 +117,7 @@ class Ordering:
 
     def preempted(self, request: Any) -> None:
         """Note how far a running request had come; called before vLLM preempts it."""
+        self._gone += 1
         slot = self._table.by_id[request.request_id]
         self._table.admitted[slot] = True
         self._table.age[slot] = request.num_output_tokens + request.num_output_placeholders
@@ -125,6 +125,7 @@ class Ordering:
 
     def forget(self, slot: int) -> None:
         """The request in `slot` has ended."""
+        self._gone += 1
         self._protected_from.discard(slot)
 
     def rank_of(self, request: Any) -> float | None:
@@ -152,12 +153,10 @@ class Ordering:
         self._terms = None
         table, queues = self._table, self._queues
 
-        def stock(request: Any) -> tuple[bool, int]:
-            slot = table.by_id[request.request_id]
-            return (not bool(table.admitted[slot]), int(table.arrival[slot]))
-
         queues.gather_skipped()
-        queues.put_first(sorted(queues.waiting, key=stock))
+        slots = slots_of(table, list(queues.waiting))
+        stock = np.lexsort((table.arrival[slots], ~table.admitted[slots]))
+        queues.put_first(stock.tolist())
         queues.running.sort(key=lambda request: table.arrival[table.by_id[request.request_id]])
 
     def _order(self, snapshot: BoardSnapshot, *, tight: bool, throttled: bool) -> None:
@@ -183,14 +182,33 @@ class Ordering:
         )
         self._carry_out(plan, first)
 
-    def _look(self, running: list[Any], waiting: list[Any]) -> None:
+    def _keep_nobody(self) -> None:
+        """Forget who ran and waited: they may have ended."""
+        self._running: list[Any] = []
+        self._waiting: list[Any] = []
+        self._running_slots = self._waiting_slots = np.zeros(0, np.int64)
+        self._queue: tuple[Any, ...] = ()
+
+    def _look(self) -> None:
         """Take in who runs and who waits."""
+        running = self._queues.running
         # Lists of the same objects compare by identity, which costs less than looking slots up again.
         if running != self._running:
-            self._running, self._running_slots = running, slots_of(self._table, running)
-        if waiting != self._waiting:
+            self._running, self._running_slots = running.copy(), slots_of(self._table, running)
+        if self._queue_now() != self._queue:
+            waiting = list(self._queues.waiting)
             self._waiting_slots = follow(self._table, self._waiting, self._waiting_slots, waiting)
-            self._waiting, self._rows = waiting, _NO_ROWS
+            self._waiting, self._rows, self._queue = waiting, _NO_ROWS, self._queue_now()
+
+    def _queue_now(self) -> tuple[Any, ...]:
+        """What differs after every change of the waiting queue, without going through thousands of requests.
+
+        One that starts makes the queue shorter, or another has come; one that vLLM passes over stays where it
+        was beside the others.
+        """
+        waiting = self._queues.waiting
+        ends = (waiting[0], waiting[-1]) if waiting else ()
+        return (self._table.arrivals, self._gone, len(waiting), *ends)
 
     def _first(self, count: int) -> tuple[list[Any], NDArray[np.bool_]]:
         """The first of the waiting requests, put in order: `count` that vLLM could start, and those between.
@@ -214,8 +232,8 @@ class Ordering:
         if not np.array_equal(order, np.arange(len(order))):
             behind = np.ones(len(self._waiting), np.bool_)
             behind[order] = False
-            self._queues.put_first([self._waiting[i] for i in order.tolist()])
-            self._waiting = list(self._queues.waiting)
+            self._queues.put_first(order.tolist())
+            self._waiting, self._queue = list(self._queues.waiting), self._queue_now()
             order = np.concatenate((order, np.flatnonzero(behind)))
             self._waiting_slots = self._waiting_slots[order]
             self._effective, self._size = self._effective[order], self._size[order]
@@ -223,14 +241,18 @@ class Ordering:
         self._in_order = most
 
     def _waiting_facts(self, first: list[Any], ready: NDArray[np.bool_]) -> Waiting:
-        queues, n = self._queues, len(first)
+        n = len(first)
         return Waiting(
             effective=self._effective[:n],
             size=self._size[:n],
-            need_tokens=queues.need_tokens(first),
+            need_tokens=self._need_tokens(n),
             ready=ready,
-            fits_batch=queues.fits_batch(first),
+            fits_batch=self._queues.fits_batch(first),
         )
+
+    def _need_tokens(self, count: int) -> NDArray[np.float64]:
+        """KV tokens that the first `count` need to start, if nothing of them is cached."""
+        return self._queues.whole_blocks(self._table.uncomputed.take(self._waiting_slots[:count]))
 
     def _running_facts(self, rows: NDArray[np.void], terms: Terms) -> Running:
         """Of those that run, where they may be preempted; else of nobody."""
@@ -275,10 +297,10 @@ class Ordering:
         if terms.kv_reserve_tokens < 0:
             return
         queues = self._queues
-        self._look(queues.running.copy(), list(queues.waiting))
+        self._look()
         self._in_order = len(self._waiting)
         room = queues.room()
         first, ready = self._first(reach(room.free_slots, 0, terms))
-        allowed = admitted(queues.need_tokens(first)[ready], room, terms.kv_reserve_tokens)
+        allowed = admitted(self._need_tokens(len(first))[ready], room, terms.kv_reserve_tokens)
         if allowed is not None:
             queues.lower_limit(len(queues.running) + allowed)

@@ -134,6 +134,7 @@ SCHEDULER = (
     Need("vllm.v1.core.sched.request_queue", "RequestQueue.prepend_request", "ordering", ("request",)),
     Need("vllm.v1.core.sched.request_queue", "RequestQueue.remove_request", "ordering", ("request",)),
     Need("vllm.v1.core.sched.request_queue", "RequestQueue.remove_requests", "ordering", ("requests",)),
+    Need("vllm.v1.core.sched.request_queue", "FCFSRequestQueue", "ordering"),
     Need(_OUTPUT, "SchedulerOutput.num_scheduled_tokens", "counting recomputed tokens"),
     *_attributes(_REQUEST, "RequestStatus", "what can start", "WAITING", "PREEMPTED", "RUNNING"),
     *_attributes(_REQUEST, "Request", "ages", "num_output_tokens", "num_output_placeholders"),
