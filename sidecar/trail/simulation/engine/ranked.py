@@ -105,15 +105,17 @@ class RankedOrder:
         # With c = 0 whoever runs is protected: there is nothing to look for but whom that keeps waiting.
         may_give_way = terms.preempt and (tight or terms.c > 0 or not self._nobody_to_deny())
         running = np.array(engine.running if may_give_way else [], np.int64)
-        room = engine.room()
-        plan = plan_step(
-            self._first(reach(room.free_slots, len(running), terms)),
-            self._running(running),
-            room,
-            terms,
-            tight=tight,
-            stuck=len(waiting) > 0 and self._stuck == waiting.requests[0],
-        )
+        plan = Plan()
+        if may_give_way or terms.kv_reserve_tokens >= 0:
+            room = engine.room()
+            plan = plan_step(
+                self._first(reach(room.free_slots, len(running), terms)),
+                self._running(running),
+                room,
+                terms,
+                tight=tight,
+                stuck=len(waiting) > 0 and self._stuck == waiting.requests[0],
+            )
         self.limit = self._carry_out(plan, running.tolist())
 
     def _first(self, count: int) -> Waiting:
