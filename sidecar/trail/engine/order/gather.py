@@ -16,6 +16,7 @@ Slots = NDArray[np.int64]
 
 _request_id = attrgetter("request_id")
 _FEW = 1024
+"""So many requests may have come or gone at an end of the queue before it is looked up anew."""
 
 
 def slots_of(table: SlotTable, requests: list[Any]) -> Slots:

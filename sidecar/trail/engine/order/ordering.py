@@ -94,7 +94,7 @@ class Ordering:
         if update == self._update and not tight and queues.free_slots() <= 0:
             return
         self._update = NO_UPDATE
-        self._look()
+        self._read_queues()
         snapshot = self._watch.snapshot(np.concatenate((self._running_slots, self._waiting_slots)))
         if snapshot is None:
             return
@@ -189,7 +189,7 @@ class Ordering:
         self._running_slots = self._waiting_slots = np.zeros(0, np.int64)
         self._queue: tuple[Any, ...] = ()
 
-    def _look(self) -> None:
+    def _read_queues(self) -> None:
         """Take in who runs and who waits."""
         running = self._queues.running
         # Lists of the same objects compare by identity, which costs less than looking slots up again.
@@ -297,7 +297,7 @@ class Ordering:
         if terms.kv_reserve_tokens < 0:
             return
         queues = self._queues
-        self._look()
+        self._read_queues()
         self._in_order = len(self._waiting)
         room = queues.room()
         first, ready = self._first(reach(room.free_slots, 0, terms))

@@ -95,7 +95,7 @@ class RankedOrder:
     def before(self) -> None:
         engine, waiting, terms = self._engine, self._waiting, self._terms
         if self._news and self._news[0][0] <= engine.clock:
-            self._hear()
+            self._read_board()
         if self._spec.boosts:
             self._observe()
             terms = self._terms
@@ -214,7 +214,7 @@ class RankedOrder:
             token_s=token_s,
         )
 
-    def _hear(self) -> None:
+    def _read_board(self) -> None:
         """The board has rows of further requests."""
         while self._news and self._news[0][0] <= self._engine.clock:
             _, self._told = self._news.popleft()
