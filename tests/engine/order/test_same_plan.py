@@ -245,7 +245,7 @@ def pairs(draw: st.DrawFn) -> tuple[Workload, EngineConfig, StepTicks, Predictio
         rng.integers(1, draw(st.sampled_from([4, 20, 60])) + 1, n),
         output,
         rng.choice([0, 0, -1, 1], n) * draw(st.integers(0, 1)),
-        rng.choice([np.inf, np.inf, 0.05, 0.5, 3.0], n) if draw(st.booleans()) else np.full(n, np.inf),
+        rng.choice([np.inf, 0.001, 0.05, 0.5, 3.0], n) if draw(st.booleans()) else np.full(n, np.inf),
     )
     whole = work.prompt_tokens + work.output_tokens
     size, chunked = draw(st.sampled_from([1, 4, 16])), draw(st.booleans())
