@@ -26,7 +26,8 @@ from metrics_kit import Served, sidecar_registry  # noqa: E402
 
 from benchmarks.observe.prometheus import Prometheus, backfill, fill_in, samples  # noqa: E402
 from trail.policy.spec import PolicySpec  # noqa: E402
-from trail.wire.lifecycle import Cause, Change  # noqa: E402
+from trail.wire.changes import Cause  # noqa: E402
+from trail.wire.lifecycle import Change  # noqa: E402
 from trail_operator.metrics import Metrics as OperatorMetrics  # noqa: E402
 
 DASHBOARD = ROOT / "charts" / "trail" / "dashboards" / "trail.json"

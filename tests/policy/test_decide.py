@@ -44,6 +44,18 @@ def test_a_rank_that_is_no_number_comes_last_and_leaves_the_others_in_order() ->
     assert decide.serving_order(ranks, np.array([9, 1, 2, 3, 4, 5])).tolist() == [2, 5, 1, 4, 3, 0]
 
 
+@given(
+    st.lists(st.tuples(st.one_of(RANK, st.sampled_from([np.inf, -np.inf, np.nan])), st.integers(0, 5))),
+    st.integers(0, 40),
+)
+def test_the_first_served_are_the_beginning_of_the_serving_order(
+    requests: list[tuple[float, int]], most: int
+) -> None:
+    rank, arrival = (np.array([row[i] for row in requests]) for i in range(2))
+    whole = decide.serving_order(rank, arrival)
+    assert decide.serving_order(rank, arrival, most).tolist() == whole[:most].tolist()
+
+
 @given(RUNNING, st.floats(0, 1))
 def test_a_request_never_admitted_is_never_protected(
     running: list[tuple[float, bool, int]], c: float
@@ -116,7 +128,14 @@ def test_with_c_zero_nothing_that_was_admitted_gives_way(
     assert decide.slot_swaps(np.array(waiting), rank, protected, arrival, 0) == []
     held = np.full(len(running), 100.0)
     assert not decide.memory_victims(
-        50.0, 0.0, newcomer=-1.0, running=rank, running_protected=protected, held_tokens=held, most=8
+        50.0,
+        0.0,
+        newcomer=-1.0,
+        running=rank,
+        running_protected=protected,
+        running_arrival=arrival,
+        held_tokens=held,
+        most=8,
     )
 
 
@@ -129,7 +148,7 @@ def test_memory_victims_make_room_or_nobody_gives_way(
     most: int,
     data: st.DataObject,
 ) -> None:
-    rank, protected, _ = arrays(running)
+    rank, protected, arrival = arrays(running)
     size = len(running)
     held = np.array(data.draw(st.lists(st.integers(0, 60), min_size=size, max_size=size)), dtype=np.float64)
     victims = decide.memory_victims(
@@ -138,13 +157,14 @@ def test_memory_victims_make_room_or_nobody_gives_way(
         newcomer=newcomer,
         running=rank,
         running_protected=protected,
+        running_arrival=arrival,
         held_tokens=held,
         most=most,
     )
     expected: list[int] = []
     left = [i for i in range(size) if rank[i] > newcomer and not protected[i]]
     while free + sum(held[expected]) < need and left and len(expected) < most:
-        worst = max(left, key=lambda i: (rank[i], i))
+        worst = max(left, key=lambda i: (rank[i], arrival[i], i))
         left.remove(worst)
         expected.append(worst)
     assert victims == (expected if free + sum(held[expected]) >= need else [])
@@ -194,13 +214,14 @@ def test_swaps_with_sizes_are_those_of_the_slow_reference(
 def test_memory_is_taken_only_from_those_of_the_ratio(
     running: list[tuple[float, bool, int, float]], newcomer: tuple[float, float], need: int, ratio: float
 ) -> None:
-    rank, protected, _ = arrays([row[:3] for row in running])
+    rank, protected, arrival = arrays([row[:3] for row in running])
     victims = decide.memory_victims(
         need,
         0.0,
         newcomer=newcomer[0],
         running=rank,
         running_protected=protected,
+        running_arrival=arrival,
         held_tokens=np.full(len(running), 50.0),
         most=4,
         newcomer_size=newcomer[1],
@@ -227,14 +248,6 @@ def test_a_request_that_gave_way_often_enough_is_protected_from_then_on(
     protected = decide.is_protected(admitted.astype(bool), age, cutoff, preemptions, most)
     for (ran, a, until, gave), found in zip(requests, protected.tolist(), strict=True):
         assert found == (ran and (a >= until or 0 <= most <= gave))
-
-
-@given(RUNNING, RANK)
-def test_denied_means_that_only_protection_stood_in_the_way(
-    running: list[tuple[float, bool, int]], newcomer: float
-) -> None:
-    rank, protected, _ = arrays(running)
-    assert decide.was_denied(newcomer, rank, protected) == any(p and r > newcomer for r, p, _ in running)
 
 
 @given(

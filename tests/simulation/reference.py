@@ -126,6 +126,8 @@ class ReferenceEngine:
         self.terms = Terms.of(spec, mean_initial=0.0)
         self.stuck: Request | None = None
         self.arrived = 0
+        self.told = 0
+        """Requests whose initial prediction the board shows."""
 
     # --- what the board says -------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class ReferenceEngine:
         """Rank, slope, cut-off and age of the newest row made from a token before `shown_age`."""
         p, i = self.predictions, request.number
         if len(self.steps) < request.came + self.config.initial_lag:
-            mean = float(np.cumsum(p.initial)[i - 1] / i) if i and self.spec.name != "mlfq" else 0.0
+            mean = self.terms.mean_initial
             return mean, 1.0, math.floor(self.spec.c * mean), 0
         age, remaining, index = 0, p.initial[i], p.gittins_initial[i]
         for k in range((request.output - 1) // p.every + 1):
@@ -200,6 +202,9 @@ class ReferenceEngine:
     def present(self) -> int:
         return len(self.running) + len(self.leaving)
 
+    def reserve(self) -> float:
+        return max(self.spec.kv_reserve_tokens, 0.0)
+
     def blocks(self, tokens: int) -> int:
         return -(-tokens // self.config.block_tokens)
 
@@ -208,6 +213,7 @@ class ReferenceEngine:
         config, limit = self.config, self.config.slots
         held: list[Request] = []
         if self.spec.orders:
+            self.board_hears()
             self.guard_looks()
             tight = len(self.running) > 1 and (
                 len(self.pool.free) * config.block_tokens
@@ -258,9 +264,12 @@ class ReferenceEngine:
             running_size=runs["size"],
             ratio=self.terms.preempt_ratio,
         )
-        room, victims = len(self.pool.free), []
+        # Those that run afterwards, but the newcomer itself, keep their reserve.
+        room = len(self.pool.free) * self.config.block_tokens - self.reserve() * (self.present() - 1)
+        victims = []
         for victim, newcomer in swaps[: len(self.running)]:
-            room += len(self.running[victim].blocks) - self.blocks(self.waiting[newcomer].known)
+            blocks = len(self.running[victim].blocks) - self.blocks(self.waiting[newcomer].known)
+            room += blocks * self.config.block_tokens
             if room < 0:
                 break
             victims.append(self.running[victim])
@@ -270,19 +279,20 @@ class ReferenceEngine:
         head = self.waiting[0]
         if head is not self.stuck or self.present() >= self.config.slots:
             return []
-        need, free = self.blocks(head.known), len(self.pool.free)
+        size = self.config.block_tokens
+        need = self.blocks(head.known) * size + self.reserve() * self.present()
+        free = len(self.pool.free) * size
         if need <= free:
             return []
         waits, runs = self.look(self.waiting, running=False), self.look(self.running, running=True)
         victims = decide.memory_victims(
-            float(need * self.config.block_tokens),
-            float(free * self.config.block_tokens),
+            float(need),
+            float(free),
             newcomer=float(waits["effective"][0]),
             running=runs["effective"],
             running_protected=runs["protected"],
-            held_tokens=np.array(
-                [len(r.blocks) * self.config.block_tokens for r in self.running], np.float64
-            ),
+            running_arrival=runs["arrival"],
+            held_tokens=np.array([len(r.blocks) * size for r in self.running], np.float64) + self.reserve(),
             most=4,
             newcomer_size=float(waits["size"][0]),
             running_size=runs["size"],
@@ -293,14 +303,14 @@ class ReferenceEngine:
         return self.preempt([self.running[i] for i in victims])
 
     def note_denied(self, newcomer: int, waits: dict[str, np.ndarray], runs: dict[str, np.ndarray]) -> None:
-        if decide.was_denied(
+        longer = decide.outranked(
             float(waits["effective"][newcomer]),
             runs["rank"],
-            runs["protected"],
             newcomer_size=float(waits["size"][newcomer]),
             running_size=runs["size"],
             ratio=self.terms.preempt_ratio,
-        ):
+        )
+        if (runs["protected"] & longer).any():
             self.denied.add(self.waiting[newcomer].number)
 
     def preempt(self, victims: list[Request]) -> list[Request]:
@@ -316,6 +326,21 @@ class ReferenceEngine:
         self.pool.give(request, self.config.block_tokens)
         request.computed = 0
 
+    def board_hears(self) -> None:
+        lag = self.config.initial_lag
+        told = sum(r.came + lag <= len(self.steps) for r in self.requests[: self.arrived])
+        if lag and told > self.told:
+            self.told = told
+            self.state_terms(self.terms.wait_s, self.terms.token_s)
+        self.told = told
+
+    def state_terms(self, wait_s: float, token_s: float) -> None:
+        mean = float(np.cumsum(self.predictions.initial)[self.told - 1] / self.told) if self.told else 0.0
+        prompt = float(np.mean([r.prompt for r in self.requests[: self.told]])) if self.told else 0.0
+        self.terms = Terms.of(
+            self.spec, mean_initial=mean, mean_prompt=prompt, wait_s=wait_s, token_s=token_s
+        )
+
     def guard_looks(self) -> None:
         if not self.terms.boost:
             return
@@ -330,15 +355,7 @@ class ReferenceEngine:
         wait_s = self.guard.observe(self.now / TICKS_PER_S, queued, float(self.generated))
         wait_s = wait_s if wait_s >= 1e-3 else 0.0
         if abs(wait_s - self.terms.wait_s) > 0.05 * self.terms.wait_s:
-            mean = float(np.cumsum(self.predictions.initial)[self.arrived - 1] / self.arrived)
-            prompt = float(np.mean([r.prompt for r in self.requests[: self.arrived]]))
-            self.terms = Terms.of(
-                self.spec,
-                mean_initial=mean,
-                mean_prompt=prompt,
-                wait_s=wait_s,
-                token_s=self.last_step / TICKS_PER_S,
-            )
+            self.state_terms(wait_s, self.last_step / TICKS_PER_S)
 
     # --- vLLM ----------------------------------------------------------------------------------------------
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from trail.sidecar.loop.prompting import PromptJob
 from trail.sidecar.requests.timeline import State
+from trail.wire.changes import Cause, Change
 from trail.wire.lifecycle import (
     UINT32_MAX,
-    Cause,
-    Change,
     Changed,
     Clocks,
     EngineSummary,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trail.wire.lifecycle import Cause, Change
+from trail.wire.changes import Cause, Change
 from trail.wire.names import DEFAULT_DIR, ENV_DIR, socket_path
 
 CALL_TIMEOUT_S = 5.0

@@ -43,8 +43,12 @@ def effective_rank(rank: Floats, protected: Bools) -> NDArray[np.float64]:
     return np.where(protected, -np.inf, rank)
 
 
-def serving_order(effective: Floats, arrival: NDArray[np.generic]) -> NDArray[np.intp]:
+def serving_order(
+    effective: Floats, arrival: NDArray[np.generic], most: int | None = None
+) -> NDArray[np.intp]:
     """Indices `[n]`, first served first: by effective rank, then by arrival, then as given. NaN comes last.
+
+    With `most` only the first so many, without putting the others in order: O(n + most log most).
 
     Python's sort and not NumPy's, which gives up the interpreter: in the engine core, vLLM's output thread
     would then do its work before the step's instead of beside it.
@@ -52,14 +56,32 @@ def serving_order(effective: Floats, arrival: NDArray[np.generic]) -> NDArray[np
     For the running requests the same order puts the one to lose its memory first at the end, where
     vLLM takes it from (`running[-1]`).
     """
-    keys = zip(
-        np.isnan(effective).tolist(),
-        np.nan_to_num(effective, nan=0.0, posinf=np.inf, neginf=-np.inf).tolist(),
-        arrival.tolist(),
-        range(len(effective)),
-        strict=True,
-    )
-    return np.array([place for *_, place in sorted(keys)], np.intp)
+    if most is not None and most < len(effective):
+        chosen = _first(effective, arrival, most)
+        return chosen[serving_order(effective[chosen], arrival[chosen])][:most]
+    order = sorted(range(len(effective)), key=arrival.tolist().__getitem__)
+    nan = np.isnan(effective)
+    if not nan.any():
+        order.sort(key=effective.tolist().__getitem__)
+    else:
+        order.sort(key=np.where(nan, np.inf, effective).tolist().__getitem__)
+        order.sort(key=nan.tolist().__getitem__)
+    return np.array(order, np.intp)
+
+
+def _first(effective: Floats, arrival: NDArray[np.generic], most: int) -> NDArray[np.intp]:
+    """Indices of the `most` that are served first, ascending where neither rank nor arrival differs."""
+    if most <= 0:
+        return np.zeros(0, np.intp)
+    last = np.partition(effective, most - 1)[most - 1]
+    if np.isnan(last):  # rubbish from the board: there are fewer numbers than that
+        return np.arange(len(effective))
+    before, level = np.flatnonzero(effective < last), np.flatnonzero(effective == last)
+    lacking = most - len(before)
+    came = arrival[level]
+    latest = np.partition(came, lacking - 1)[lacking - 1]
+    level = np.concatenate((level[came < latest], level[came == latest]))[:lacking]
+    return np.concatenate((before, level))
 
 
 def slot_swaps(
@@ -123,6 +145,7 @@ def memory_victims(
     newcomer: float,
     running: Floats,
     running_protected: Bools,
+    running_arrival: NDArray[np.generic],
     held_tokens: Floats,
     most: int,
     newcomer_size: float = 0.0,
@@ -131,9 +154,9 @@ def memory_victims(
 ) -> list[int]:
     """Indices of running requests that give way so that `newcomer` (its effective rank) fits in memory.
 
-    Largest rank first, each strictly larger than the newcomer's, at most `most` of them. Empty when the
-    newcomer fits already, or when all that may give way would not make room: a preemption that admits
-    nobody only costs recomputation. Sizes and `ratio` as in `slot_swaps`.
+    Largest rank first, each strictly larger than the newcomer's, of equal ranks the later arrival, at most
+    `most` of them. Empty when the newcomer fits already, or when all that may give way would not make room: a
+    preemption that admits nobody only costs recomputation. Sizes and `ratio` as in `slot_swaps`.
     """
     missing = need_tokens - free_tokens
     if missing <= 0:
@@ -142,7 +165,7 @@ def memory_victims(
         newcomer, running, newcomer_size=newcomer_size, running_size=running_size, ratio=ratio
     )
     candidates = np.flatnonzero(gives_way)
-    by_rank = candidates[np.argsort(running[candidates], kind="stable")][::-1]
+    by_rank = candidates[serving_order(running[candidates], running_arrival[candidates])][::-1]
     victims: list[int] = []
     for victim in by_rank.tolist()[:most]:
         victims.append(victim)
@@ -165,25 +188,6 @@ def outranked(
     if running_size is not None:
         longer &= running_size >= _least_size(newcomer, newcomer_size, ratio)
     return longer
-
-
-def was_denied(
-    newcomer: float,
-    running_rank: Floats,
-    running_protected: Bools,
-    *,
-    newcomer_size: float = 0.0,
-    running_size: Floats | None = None,
-    ratio: float = 1.0,
-) -> bool:
-    """Whether protection alone keeps the newcomer waiting: a longer request runs, and is protected.
-
-    `running_rank` are ranks before protection. Sizes and `ratio` as in `slot_swaps`.
-    """
-    longer = outranked(
-        newcomer, running_rank, newcomer_size=newcomer_size, running_size=running_size, ratio=ratio
-    )
-    return bool((running_protected & longer).any())
 
 
 def admission_limit(

@@ -213,7 +213,7 @@ class BoardReader:
             lock = int(self._words[LOCK_WORD])
             if lock & 1:
                 continue
-            rows = self._rows[indices]
+            rows = self._rows.take(indices)
             heartbeat_ns = int(self._words[BEAT_WORD])
             state = STATE.unpack_from(self._file.data, STATE_OFFSET)
             if int(self._words[LOCK_WORD]) != lock:

@@ -14,8 +14,9 @@ from trail.policy.ranks import Terms
 from trail.policy.sizes import rank_requests
 from trail.policy.spec import PolicySpec
 from trail.wire.board import BOARD_ROW, BoardHeader, BoardWriter
+from trail.wire.changes import Cause, Change
 from trail.wire.keys import request_key
-from trail.wire.lifecycle import Cause, Change, Changed, Finished, Started
+from trail.wire.lifecycle import Changed, Finished, Started
 from trail.wire.names import board_path
 
 NEVER_SILENT_NS = 10**15

@@ -15,7 +15,8 @@ from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.pressure import PressureMeter
 from trail.sidecar.redis.step_cost import StepCost, full_batch
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
-from trail.wire.lifecycle import Change, Changed, EngineSummary, Hello, Load, Started
+from trail.wire.changes import Change
+from trail.wire.lifecycle import Changed, EngineSummary, Hello, Load, Started
 from trail.wire.redis_schema import PodReport, decode_report, encode_report
 
 

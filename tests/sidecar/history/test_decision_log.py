@@ -15,8 +15,9 @@ from trail.sidecar.history.decision_log import FIRST_STRIDE, KEPT, DecisionLog, 
 from trail.sidecar.history.rotating import PARTS, RotatingFile, parts
 from trail.sidecar.requests.predictions import PredictionHistories
 from trail.sidecar.requests.timeline import RequestTimeline
+from trail.wire.changes import Change
 from trail.wire.frames import Kind
-from trail.wire.lifecycle import Change, Changed, Clocks, EngineSummary, Finished, Hello, Load
+from trail.wire.lifecycle import Changed, Clocks, EngineSummary, Finished, Hello, Load
 
 S = 10**9
 SECRET = 31_337

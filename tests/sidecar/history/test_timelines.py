@@ -8,8 +8,9 @@ from service_kit import Bench, started, vector
 from trail.policy.spec import PolicySpec
 from trail.sidecar.history import timelines as module
 from trail.sidecar.requests.timeline import Moment, RequestTimeline, State
+from trail.wire.changes import Cause, Change
 from trail.wire.frames import Kind
-from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Hello
+from trail.wire.lifecycle import Changed, Clocks, EngineSummary, Finished, Hello
 
 S = 10**9
 CLOCKS = Clocks(1 * S, 1_000_001 * S)

@@ -14,7 +14,8 @@ from trail.sidecar.history.timelines import Timelines
 from trail.sidecar.requests.stats import DelayMeter, Reservoir, RunStats
 from trail.sidecar.requests.timeline import Moment, RequestTimeline
 from trail.sidecar.requests.tracker import RequestTracker, RunningMean
-from trail.wire.lifecycle import Change, Finished, Started
+from trail.wire.changes import Change
+from trail.wire.lifecycle import Finished, Started
 
 ENDED = Moment(9, Change.ENDED, 7)
 

@@ -3,7 +3,8 @@
 import math
 
 from trail.sidecar.requests.timeline import MOMENTS, Moment, RequestTimeline, State
-from trail.wire.lifecycle import Cause, Change, EngineSummary
+from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import EngineSummary
 
 S = 10**9
 

@@ -26,8 +26,9 @@ from trail.sidecar.telemetry.spans import SpanMaker
 from trail.sidecar.telemetry.state_metrics import DecisionMetrics
 from trail.sidecar.telemetry.trace_config import TraceConfig
 from trail.sidecar.telemetry.tracing import TraceCollector, Tracing
+from trail.wire.changes import Cause, Change
 from trail.wire.frames import Kind
-from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Hello, Load
+from trail.wire.lifecycle import Changed, Clocks, EngineSummary, Finished, Hello, Load
 
 S = 10**9
 WALL_S = 1_000_000

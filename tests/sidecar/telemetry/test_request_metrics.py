@@ -10,7 +10,8 @@ from metrics_kit import S, Served, play
 
 from trail.policy.spec import PolicySpec
 from trail.sidecar.telemetry.passed_over import PassedOver
-from trail.wire.lifecycle import Cause, Change, EngineSummary, Finished
+from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import EngineSummary, Finished
 
 
 @pytest.fixture

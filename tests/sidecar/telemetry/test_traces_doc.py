@@ -7,7 +7,7 @@ from test_tracing import lived
 
 from trail.sidecar.requests.timeline import Moment
 from trail.sidecar.telemetry.spans import _BOUNDS, _KEPT, event, summary
-from trail.wire.lifecycle import Cause, Change
+from trail.wire.changes import Cause, Change
 
 PAGE = (Path(__file__).parents[3] / "docs" / "traces.md").read_text()
 DENIALS = (Cause.PROTECTED, Cause.LIMIT, Cause.RATIO, Cause.MEMORY, Cause.BUSY, Cause.ADAPTER)

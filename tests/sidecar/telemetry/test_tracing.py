@@ -19,7 +19,8 @@ from trail.sidecar.telemetry import tracing as tracing_module
 from trail.sidecar.telemetry.spans import SPAN, SpanMaker
 from trail.sidecar.telemetry.trace_config import TraceConfig
 from trail.sidecar.telemetry.tracing import TraceCollector, Tracing, make_tracing
-from trail.wire.lifecycle import Cause, Change, EngineSummary
+from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import EngineSummary
 
 S = 10**9
 T0 = 1_700_000_000 * S

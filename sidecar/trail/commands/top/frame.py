@@ -19,7 +19,7 @@ from trail.commands.top.figures import (
     tokens,
 )
 from trail.commands.top.source import Reading
-from trail.wire.lifecycle import Cause
+from trail.wire.changes import Cause
 
 WIDTH, HEIGHT = 80, 24
 """The terminal for which every frame has room."""

@@ -1,27 +1,25 @@
 """One step's order: what changes in vLLM's queues before vLLM's own `schedule()` runs."""
 
 import time
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trail.engine.order.board_watch import BoardWatch
-from trail.engine.order.denials import Denials
+from trail.engine.order.gather import follow, rank_running, rank_waiting, slots_of, terms_of
 from trail.engine.order.queues import Queues
-from trail.engine.order.ranked import Ranked, terms_of
 from trail.engine.order.slots import SlotTable
 from trail.engine.report.summaries import Summaries
-from trail.policy import decide
+from trail.policy.decide import serving_order
 from trail.policy.ranks import Terms
-from trail.wire.board import BoardSnapshot
-from trail.wire.lifecycle import Cause
+from trail.policy.step import LEAST_ORDERED, Plan, Running, Waiting, admitted, plan_step, reach
+from trail.wire.board import BOARD_ROW, BoardSnapshot
+from trail.wire.changes import Cause
 
-MAX_MEMORY_VICTIMS = 4
-"""Requests preempted in one step, at most, to make room for the head of the queue."""
 NO_UPDATE = -1
 """In place of a board's update: the next step looks in any case."""
+_NO_ROWS = np.zeros(0, BOARD_ROW)
 
 
 class Ordering:
@@ -34,8 +32,9 @@ class Ordering:
     starts nobody, and between two updates of the board ranks only fall with age, so that nobody who had to
     wait may take a slot: such a step looks at the update's number and no further. A request that comes
     meanwhile is seen with the next update, which its own prediction causes. Otherwise waiting requests keep
-    their order until the queue, their rows or the policy change; running ones are sorted only where memory
-    may run out, which is when vLLM takes the last one's.
+    their order until the queue, their rows or the terms change; then those that the step could start, or
+    give a slot, come first, in order, and the others behind them as they stood. Running requests are sorted
+    only where memory may run out, which is when vLLM takes the last one's.
 
     Boosted arrivals change nothing in that. What they depend on beside sizes, how long the queue is, comes
     with an update of the board as well; with it the waiting ones are put in order anew. The less is left of a
@@ -47,27 +46,27 @@ class Ordering:
     def __init__(self, queues: Queues, table: SlotTable, watch: BoardWatch, summaries: Summaries) -> None:
         self._queues = queues
         self._summaries = summaries
-        self._denials = Denials(summaries, table)
         self._now_ns = 0
         self._table = table
         self._watch = watch
         self._ordered = False
         self._lost_board = False
         self._update = NO_UPDATE
-        self._running = Ranked([], table)
-        self._waiting = Ranked([], table)
-        self._slots: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._waiting_rows = b""
-        self._policy: tuple[Any, ...] = ()
+        self._keep_nobody()
+        self._gone = 0
+        """How often a request ended, or left the running ones."""
+        self._rows: NDArray[np.void] = _NO_ROWS
+        # Of the waiting requests, as they stand; so many of them are in order.
+        self._effective = self._size = np.zeros(0)
+        self._in_order = 0
+        self._terms: Terms | None = None
         self._stuck: Any = None
         self._held: list[Any] = []
+        self._protected_from: set[int] = set()
         self.fallback_steps = 0
         self.policy_preemptions = 0
-
-    @property
-    def denied(self) -> int:
+        self.denied = 0
         """Requests that waited, although a longer one ran, because that one was protected."""
-        return self._denials.count
 
     def before(self, now_ns: int, throttled: bool) -> None:
         """Bring vLLM's queues into order for the step at `now_ns` (CLOCK_MONOTONIC).
@@ -89,22 +88,19 @@ class Ordering:
         running, waiting = queues.running, queues.waiting
         tight = len(running) > 1 and queues.memory_may_run_out()
         if not waiting and not tight:
-            if self._waiting.requests:
-                self._look([], [])  # keep no request that has ended
+            self._keep_nobody()
             return
         update = self._watch.update
         if update == self._update and not tight and queues.free_slots() <= 0:
             return
         self._update = NO_UPDATE
-        known = self._look(running, list(waiting))
-        snapshot = self._watch.snapshot(self._slots)
+        self._read_queues()
+        snapshot = self._watch.snapshot(np.concatenate((self._running_slots, self._waiting_slots)))
         if snapshot is None:
             return
         if snapshot.header.order:
-            self._order(snapshot, known=known, tight=tight, throttled=throttled)
+            self._order(snapshot, tight=tight, throttled=throttled)
         else:
-            self.first_come_first_served()
-            self._look(running, list(waiting))
             self._limit_admission(terms_of(snapshot.header))
         if not throttled:
             self._update = update
@@ -121,6 +117,7 @@ class Ordering:
 
     def preempted(self, request: Any) -> None:
         """Note how far a running request had come; called before vLLM preempts it."""
+        self._gone += 1
         slot = self._table.by_id[request.request_id]
         self._table.admitted[slot] = True
         self._table.age[slot] = request.num_output_tokens + request.num_output_placeholders
@@ -128,15 +125,15 @@ class Ordering:
 
     def forget(self, slot: int) -> None:
         """The request in `slot` has ended."""
-        self._denials.forget(slot)
+        self._gone += 1
+        self._protected_from.discard(slot)
 
     def rank_of(self, request: Any) -> float | None:
         """Rank of a request that waited before this step; None where vLLM's order was kept."""
-        waiting = self._waiting
         if not self._ordered:
             return None
         try:
-            return float(waiting.effective[waiting.requests.index(request)])
+            return float(self._effective[self._waiting.index(request)])
         except ValueError:  # it came after the last look
             return None
 
@@ -153,181 +150,157 @@ class Ordering:
         if not self._ordered:
             return
         self._ordered = False
-        self._policy = ()
+        self._terms = None
         table, queues = self._table, self._queues
 
-        def stock(request: Any) -> tuple[bool, int]:
-            slot = table.by_id[request.request_id]
-            return (not bool(table.admitted[slot]), int(table.arrival[slot]))
-
         queues.gather_skipped()
-        queues.refill(sorted(queues.waiting, key=stock))
+        slots = slots_of(table, list(queues.waiting))
+        stock = np.lexsort((table.arrival[slots], ~table.admitted[slots]))
+        queues.put_first(stock.tolist())
         queues.running.sort(key=lambda request: table.arrival[table.by_id[request.request_id]])
 
-    def _order(self, snapshot: BoardSnapshot, *, known: bool, tight: bool, throttled: bool) -> None:
-        """Put everybody in order, preempt and limit admission by `snapshot`.
-
-        `known`: the same requests wait as in the last step, in order. `tight`: memory may run out.
-        """
+    def _order(self, snapshot: BoardSnapshot, *, tight: bool, throttled: bool) -> None:
+        """Put requests in order, preempt and limit admission by `snapshot`. `tight`: memory may run out."""
         self._ordered = True
-        header, terms = snapshot.header, terms_of(snapshot.header)
-        queues, running = self._queues, self._running
-        n = len(running.requests)
-        policy = (header.preempt, header.c, header.generation, header.epoch, terms if terms.boost else None)
-        if not known or policy != self._policy or snapshot.rows[n:].tobytes() != self._waiting_rows:
-            self._policy = policy
-            self._order_waiting(snapshot.rows[n:], terms)
-        if terms.preempt:
-            running.read_running(snapshot.rows[:n], terms)
-            if tight and running.sort() is not None:
-                queues.running[:] = running.requests
-                self._slots = np.concatenate((running.slots, self._waiting.slots))
-        if self._waiting.requests:
-            if terms.preempt and running.requests and not throttled and queues.admits():
-                self._denials.look(self._waiting, running, terms, self._now_ns)
-                self._preempt_for_slots(terms)
-                self._preempt_for_memory(terms)
-            self._limit_admission(terms)
+        running, queues = self._running, self._queues
+        terms = terms_of(snapshot.header)
+        rows = snapshot.rows[len(running) :]
+        if terms != self._terms or rows.tobytes() != self._rows.tobytes():
+            self._terms, self._rows = terms, rows
+            ranked = rank_waiting(self._table, self._waiting_slots, rows, terms)
+            self._effective, self._size, self._in_order = ranked.effective, ranked.size, 0
+        room = queues.room()
+        first, ready = self._first(reach(room.free_slots, len(running), terms))
+        plan = plan_step(
+            self._waiting_facts(first, ready),
+            self._running_facts(snapshot.rows[: len(running)], terms),
+            room,
+            terms,
+            tight=tight,
+            stuck=bool(first) and first[0] is self._stuck,
+            starting=not throttled and queues.admits(),
+        )
+        self._carry_out(plan, first)
 
-    def _look(self, running: list[Any], waiting: list[Any]) -> bool:
-        """Take in who runs and who waits. Whether the waiting ones are those of the last step, in order."""
+    def _keep_nobody(self) -> None:
+        """Forget who ran and waited: they may have ended."""
+        self._running: list[Any] = []
+        self._waiting: list[Any] = []
+        self._running_slots = self._waiting_slots = np.zeros(0, np.int64)
+        self._queue: tuple[Any, ...] = ()
+
+    def _read_queues(self) -> None:
+        """Take in who runs and who waits."""
+        running = self._queues.running
         # Lists of the same objects compare by identity, which costs less than looking slots up again.
-        same_running = running == self._running.requests
-        same_waiting = waiting == self._waiting.requests
-        if not same_running:
-            self._running = Ranked(running.copy(), self._table)
-        if not same_waiting:
-            self._waiting = Ranked(waiting, self._table)
-        if not (same_running and same_waiting):
-            self._slots = np.concatenate((self._running.slots, self._waiting.slots))
-        return same_waiting
+        if running != self._running:
+            self._running, self._running_slots = running.copy(), slots_of(self._table, running)
+        if self._queue_now() != self._queue:
+            waiting = list(self._queues.waiting)
+            self._waiting_slots = follow(self._table, self._waiting, self._waiting_slots, waiting)
+            self._waiting, self._rows, self._queue = waiting, _NO_ROWS, self._queue_now()
 
-    def _order_waiting(self, rows: NDArray[np.void], terms: Terms) -> None:
-        waiting = self._waiting
-        waiting.read_waiting(rows, terms)
-        order = waiting.sort()
-        if order is not None:
-            rows = rows[order]
-            self._queues.refill(waiting.requests)
-            self._slots = np.concatenate((self._running.slots, waiting.slots))
-        self._waiting_rows = rows.tobytes()
+    def _queue_now(self) -> tuple[Any, ...]:
+        """What differs after every change of the waiting queue, without going through thousands of requests.
+
+        One that starts makes the queue shorter, or another has come; one that vLLM passes over stays where it
+        was beside the others.
+        """
+        waiting = self._queues.waiting
+        ends = (waiting[0], waiting[-1]) if waiting else ()
+        return (self._table.arrivals, self._gone, len(waiting), *ends)
+
+    def _first(self, count: int) -> tuple[list[Any], NDArray[np.bool_]]:
+        """The first of the waiting requests, put in order: `count` that vLLM could start, and those between.
+
+        Which of them it could. Where there are limits on adapters all are put in order: vLLM passes over
+        requests that only another step could start.
+        """
+        n, everyone = len(self._waiting), self._queues.limits_adapters
+        depth = min(max(count, LEAST_ORDERED), n)
+        while True:
+            if depth > self._in_order:
+                self._put_in_order(n if everyone else depth)
+            first = self._waiting[:depth]
+            ready = self._queues.ready(first)
+            if depth == n or int(ready.sum()) >= count:
+                return first, ready
+            depth = min(2 * depth, n)
+
+    def _put_in_order(self, most: int) -> None:
+        order = serving_order(self._effective, self._table.arrival.take(self._waiting_slots), most)
+        if not np.array_equal(order, np.arange(len(order))):
+            behind = np.ones(len(self._waiting), np.bool_)
+            behind[order] = False
+            self._queues.put_first(order.tolist())
+            self._waiting, self._queue = list(self._queues.waiting), self._queue_now()
+            order = np.concatenate((order, np.flatnonzero(behind)))
+            self._waiting_slots = self._waiting_slots[order]
+            self._effective, self._size = self._effective[order], self._size[order]
+            self._rows = self._rows.take(order)
+        self._in_order = most
+
+    def _waiting_facts(self, first: list[Any], ready: NDArray[np.bool_]) -> Waiting:
+        n = len(first)
+        return Waiting(
+            effective=self._effective[:n],
+            size=self._size[:n],
+            need_tokens=self._need_tokens(n),
+            ready=ready,
+            fits_batch=self._queues.fits_batch(first),
+        )
+
+    def _need_tokens(self, count: int) -> NDArray[np.float64]:
+        """KV tokens that the first `count` need to start, if nothing of them is cached."""
+        return self._queues.whole_blocks(self._table.uncomputed.take(self._waiting_slots[:count]))
+
+    def _running_facts(self, rows: NDArray[np.void], terms: Terms) -> Running:
+        """Of those that run, where they may be preempted; else of nobody."""
+        requests = self._running if terms.preempt else []
+        slots, table = self._running_slots[: len(requests)], self._table
+        return Running(
+            rank_running(table, slots, rows[: len(requests)], terms, requests),
+            table.arrival[slots],
+            self._queues.held_tokens(requests),
+            self._queues.yields(requests),
+        )
+
+    def _carry_out(self, plan: Plan, first: list[Any]) -> None:
+        """Do what `plan` says about the running requests and the `first` of those that wait."""
+        queues, running = self._queues, self._running
+        if plan.order is not None:
+            queues.running[:] = [running[i] for i in plan.order.tolist()]
+        for newcomer, holder, cause in plan.denials:
+            request, rank = first[newcomer], float(self._effective[newcomer])
+            self._summaries.denied(request, running[holder], cause, rank, self._now_ns)
+            if cause in (Cause.PROTECTED, Cause.LIMIT):
+                slot = int(self._waiting_slots[newcomer])
+                self.denied += slot not in self._protected_from
+                self._protected_from.add(slot)
+        timestamp = time.monotonic()
+        for victim, newcomer, cause in plan.swaps:
+            self._preempt(running[victim], first[newcomer], cause, timestamp)
+        if plan.admitted is not None:
+            queues.lower_limit(len(queues.running) + plan.admitted)
+
+    def _preempt(self, request: Any, newcomer: Any, cause: Cause, timestamp: float) -> None:
+        """Preempt a running request, and hold it back for this step."""
+        self._summaries.policy_preempts(request, newcomer, cause)
+        self._queues.preempt(request, timestamp)
+        self._held.append(request)
+        self._table.preemptions[self._table.by_id[request.request_id]] += 1
+        self.policy_preemptions += 1
 
     def _limit_admission(self, terms: Terms) -> None:
-        """Let vLLM start no more requests than the KV reserve allows."""
+        """Keep vLLM's order, and let it start no more requests than the KV reserve allows."""
+        self.first_come_first_served()
         if terms.kv_reserve_tokens < 0:
             return
-        queues, waiting = self._queues, self._waiting.requests
-        starting = self._startable(max(queues.free_slots(), 0))
-        allowed = decide.admission_limit(
-            [queues.need_tokens(waiting[i]) for i in starting],
-            queues.capacity_tokens - queues.free_tokens(),
-            queues.capacity_tokens,
-            terms.kv_reserve_tokens,
-            len(queues.running),
-        )
-        if allowed < len(starting):
+        queues = self._queues
+        self._read_queues()
+        self._in_order = len(self._waiting)
+        room = queues.room()
+        first, ready = self._first(reach(room.free_slots, 0, terms))
+        allowed = admitted(self._need_tokens(len(first))[ready], room, terms.kv_reserve_tokens)
+        if allowed is not None:
             queues.lower_limit(len(queues.running) + allowed)
-
-    def _preempt_for_slots(self, terms: Terms) -> None:
-        """Let waiting requests take the slots of preemptible ones with larger ranks.
-
-        Nobody gives way for one that the KV reserve would then keep out.
-        """
-        queues, running, waiting = self._queues, self._running, self._waiting
-        free = max(queues.free_slots(), 0)
-        if free >= len(waiting.requests):
-            return
-        if not running.effective.max() > waiting.effective[free]:
-            self._denials.by_protection(free)
-            return
-        could = self._startable(free + len(running.requests))
-        swaps = decide.slot_swaps(
-            waiting.effective[could],
-            running.effective,
-            running.protected,
-            running.arrival,
-            free,
-            waiting_size=waiting.size[could],
-            running_size=running.size,
-            ratio=terms.preempt_ratio,
-        )
-        if not swaps and len(could) > free:
-            self._denials.for_slot(could[free])
-        room = queues.free_tokens() - max(terms.kv_reserve_tokens, 0.0) * (len(running.requests) - 1)
-        agreed: list[tuple[int, int]] = []
-        for victim, newcomer in swaps:
-            gives, takes = running.requests[victim], waiting.requests[could[newcomer]]
-            room += queues.held_tokens(gives) - queues.need_tokens(takes)
-            cause = self._obstacle(room, gives, takes)
-            if cause is not None:
-                self._denials.note(could[newcomer], victim, cause)
-                break
-            agreed.append((victim, could[newcomer]))
-        self._preempt(agreed, Cause.SLOT)
-
-    def _obstacle(self, room: float, gives: Any, takes: Any) -> Cause | None:
-        """What keeps one request from taking another's slot, with `room` tokens of memory left then."""
-        if room < 0:
-            return Cause.MEMORY
-        if not self._queues.can_give_way(gives):
-            return Cause.BUSY
-        return None if self._queues.lora_fits(takes) else Cause.ADAPTER
-
-    def _preempt_for_memory(self, terms: Terms) -> None:
-        """Let the first waiting request have the memory of preemptible ones with larger ranks.
-
-        Only for one that vLLM itself could not place in the last step: how much it finds in the prefix cache
-        is known to vLLM alone.
-        """
-        queues, running = self._queues, self._running
-        head = self._waiting.requests[0]
-        if head is not self._stuck or queues.free_slots() <= 0 or not queues.startable(head):
-            return
-        reserve = max(terms.kv_reserve_tokens, 0.0)  # which a victim gives back with its memory
-        need = queues.need_tokens(head) + reserve * len(running.requests)
-        free = queues.free_tokens()
-        if need <= free:
-            return
-        victims = decide.memory_victims(
-            need,
-            free,
-            newcomer=float(self._waiting.effective[0]),
-            running=running.effective,
-            running_protected=running.protected,
-            held_tokens=np.array([queues.held_tokens(r) + reserve for r in running.requests], np.float64),
-            most=MAX_MEMORY_VICTIMS,
-            newcomer_size=float(self._waiting.size[0]),
-            running_size=running.size,
-            ratio=terms.preempt_ratio,
-        )
-        if not victims:
-            if not self._denials.by_protection(0):
-                self._denials.for_room(0)
-            return
-        busy = next((i for i in victims if not queues.can_give_way(running.requests[i])), None)
-        if busy is not None:
-            self._denials.note(0, busy, Cause.BUSY)
-        else:
-            self._preempt([(victim, 0) for victim in victims], Cause.ROOM)
-
-    def _startable(self, most: int) -> list[int]:
-        """Indices of the first `most` waiting requests that vLLM would not skip."""
-        startable = self._queues.startable
-        ready = (i for i, request in enumerate(self._waiting.requests) if startable(request))
-        return list(islice(ready, most))
-
-    def _preempt(self, pairs: list[tuple[int, int]], cause: Cause) -> None:
-        """Preempt the first of each pair of running and waiting requests for the second, and hold it back for
-        this step."""
-        if not pairs:
-            return
-        timestamp = time.monotonic()
-        running, waiting = self._running.requests, self._waiting.requests
-        for request, newcomer in [(running[victim], waiting[taker]) for victim, taker in pairs]:
-            self._summaries.policy_preempts(request, newcomer, cause)
-            self._queues.preempt(request, timestamp)
-            self._held.append(request)
-            self._table.preemptions[self._table.by_id[request.request_id]] += 1
-            self.policy_preemptions += 1
-        self._running.keep(np.delete(np.arange(len(running)), [victim for victim, _ in pairs]))
-        self._slots = np.concatenate((self._running.slots, self._waiting.slots))

@@ -5,9 +5,14 @@ What differs between these versions is looked up once, when the scheduler is mad
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from vllm.v1.request import RequestStatus
 
-STARTABLE = frozenset({RequestStatus.WAITING, RequestStatus.PREEMPTED})
+from trail.policy.step import Room, scarce_tokens
+
+# An enumeration's own lookups cost too much for thousands of requests in every step.
+_WAITING, _PREEMPTED, _RUNNING = RequestStatus.WAITING, RequestStatus.PREEMPTED, RequestStatus.RUNNING
 
 
 class Queues:
@@ -52,18 +57,27 @@ class Queues:
         if not self._has_skipped or not self._scheduler.skipped_waiting:
             return
         skipped = self._scheduler.skipped_waiting
-        back = [request for request in skipped if request.status in STARTABLE]
+        back = [request for request in skipped if request.status in (_WAITING, _PREEMPTED)]
         if back:
             skipped.remove_requests(back)
             for request in back:
                 self._scheduler.waiting.add_request(request)
 
-    def refill(self, order: list[Any]) -> None:
-        """Put the waiting requests, all of which `order` holds, in that order."""
+    def put_first(self, places: list[int]) -> None:
+        """Put the waiting requests at `places` before all others, in that order; the others stay as they are.
+
+        A queue that is first come, first served is a deque. It is turned, not gone through: requests that
+        stay are not touched, which is what costs in a queue of thousands.
+        """
         waiting = self._scheduler.waiting
-        waiting.remove_requests(order)
-        for request in order:
-            waiting.add_request(request)
+        taken: dict[int, Any] = {}
+        begin = 0
+        for place in sorted(places):
+            waiting.rotate(begin - place)
+            taken[place] = waiting.popleft()
+            begin = place + 1
+        waiting.rotate(begin - len(places))
+        waiting.extendleft(taken[place] for place in reversed(places))
 
     def preempt(self, request: Any, timestamp: float) -> None:
         """Take a running request's slot and memory. It is in no queue afterwards: the caller holds it."""
@@ -73,27 +87,48 @@ class Queues:
         try:
             scheduler._preempt_request(request, timestamp)
         except BaseException:
-            if request.status == RequestStatus.RUNNING:
+            if request.status is _RUNNING:
                 scheduler.running.insert(index, request)
             raise
         scheduler.waiting.remove_request(request)
 
-    def startable(self, request: Any) -> bool:
-        """Whether vLLM could start this waiting request at once: not blocked, no output of it in flight."""
-        return request.status in STARTABLE and not getattr(request, "num_stale_output_tokens", 0)
+    def ready(self, requests: list[Any]) -> NDArray[np.bool_]:
+        """Which waiting requests `[n]` vLLM could start at once: not blocked, no output of it in flight."""
+        return np.array(
+            [
+                (status := r.status) is _WAITING
+                or (status is _PREEMPTED and not getattr(r, "num_stale_output_tokens", 0))
+                for r in requests
+            ],
+            np.bool_,
+        )
 
-    def can_give_way(self, request: Any) -> bool:
-        """Whether a running request can be preempted and its memory be used at once."""
-        if request.status != RequestStatus.RUNNING:
-            return False
-        return not self._has_block_check or bool(self._scheduler._request_blocks_can_be_freed(request))
+    def yields(self, requests: list[Any]) -> NDArray[np.bool_]:
+        """Which running requests `[n]` can be preempted, and their memory be used at once."""
+        scheduler = self._scheduler
+        runs = [r.status is _RUNNING for r in requests]
+        if getattr(scheduler, "defer_block_free", self._has_block_check):
+            runs = [
+                run and scheduler._request_blocks_can_be_freed(r)
+                for run, r in zip(runs, requests, strict=True)
+            ]
+        return np.array(runs, np.bool_)
 
-    def lora_fits(self, request: Any) -> bool:
-        """Whether vLLM's limit on adapters in one batch lets this request start beside the running ones."""
-        if self._max_loras is None or request.lora_request is None:
-            return True
+    @property
+    def limits_adapters(self) -> bool:
+        """Whether vLLM may pass over requests that could start for those of other adapters."""
+        return self._max_loras is not None
+
+    def fits_batch(self, requests: list[Any]) -> NDArray[np.bool_]:
+        """Which requests `[n]` vLLM's limit on adapters in one batch lets start beside the running ones."""
+        if self._max_loras is None:
+            return np.ones(len(requests), np.bool_)
         present = {r.lora_request.lora_int_id for r in self._scheduler.running if r.lora_request is not None}
-        return request.lora_request.lora_int_id in present or len(present) < self._max_loras
+        room = len(present) < self._max_loras
+        return np.array(
+            [room or r.lora_request is None or r.lora_request.lora_int_id in present for r in requests],
+            np.bool_,
+        )
 
     def admits(self) -> bool:
         """Whether vLLM starts waiting requests at all: it is not paused."""
@@ -120,13 +155,17 @@ class Queues:
             self._lowered = False
             setattr(self._scheduler, self._limit_name, self._limit)
 
-    def memory_may_run_out(self) -> bool:
-        """Whether the running requests alone could use up the free KV blocks in one step.
+    def room(self) -> Room:
+        """Slots and KV memory that are left."""
+        running = len(self._scheduler.running)
+        return Room(self.free_slots(), self.free_tokens(), self.capacity_tokens, running)
 
-        They take at most vLLM's token budget, and each one block more by rounding.
-        """
-        budget: int = self._scheduler.max_num_scheduled_tokens
-        return self.free_tokens() < budget + self._block_tokens * len(self._scheduler.running)
+    def memory_may_run_out(self) -> bool:
+        """Whether the running requests alone could use up the free KV blocks in one step."""
+        scheduler = self._scheduler
+        return self.free_tokens() < scarce_tokens(
+            scheduler.max_num_scheduled_tokens, self._block_tokens, len(scheduler.running)
+        )
 
     def kv_usage(self) -> float:
         """Used share of the KV cache, 0 to 1."""
@@ -137,12 +176,10 @@ class Queues:
         """Tokens that fit in the free KV blocks."""
         return float(self._pool.get_num_free_blocks() * self._tokens_a_block)
 
-    def need_tokens(self, request: Any) -> float:
-        """KV tokens, in whole blocks, that a waiting request needs to start, if nothing of it is cached."""
-        tokens: int = request.num_tokens
-        return float(-(-tokens // self._block_tokens) * self._block_tokens)
+    def held_tokens(self, requests: list[Any]) -> NDArray[np.float64]:
+        """KV tokens that running requests `[n]` hold."""
+        return self.whole_blocks(np.array([r.num_computed_tokens for r in requests], np.int64))
 
-    def held_tokens(self, request: Any) -> float:
-        """KV tokens, in whole blocks, that a running request holds."""
-        tokens: int = request.num_computed_tokens
-        return float(-(-tokens // self._block_tokens) * self._block_tokens)
+    def whole_blocks(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`tokens` `[n]` of KV cache, rounded up to whole blocks."""
+        return np.asarray(-(-tokens // self._block_tokens) * self._block_tokens, np.float64)

@@ -27,12 +27,13 @@ class SlotTable:
     free), `arrival` (sequence number of `add`), `age` (generated tokens), `admitted` (ran at least once),
     `initial` (float32 tokens, the prediction last seen on a board, 0 before), `arrival_s` and `deadline_s`
     (seconds of CLOCK_MONOTONIC; infinity: none), `priority` (smaller first), `uncomputed` (known tokens to be
-    computed when it starts), `preemptions` (how often it gave way to another).
+    computed when it starts), `preemptions` (how often it gave way to another). `arrivals` counts calls
+    of `add` that took a slot.
     """
 
     def __init__(self) -> None:
         self._free: list[int] = []
-        self._arrivals = 0
+        self.arrivals = 0
         self.by_id: dict[str, int] = {}
         self.size = 0
         self.key: NDArray[np.uint64] = np.zeros(0, np.uint64)
@@ -77,7 +78,7 @@ class SlotTable:
         slot = heapq.heappop(self._free)
         self.by_id[request_id] = slot
         self.key[slot] = request_key(request_id)
-        self.arrival[slot] = self._arrivals
+        self.arrival[slot] = self.arrivals
         self.age[slot] = 0
         self.admitted[slot] = False
         self.initial[slot] = 0.0
@@ -86,7 +87,7 @@ class SlotTable:
         self.priority[slot] = min(max(priority, -PRIORITY_LIMIT), PRIORITY_LIMIT)
         self.uncomputed[slot] = uncomputed
         self.preemptions[slot] = 0
-        self._arrivals += 1
+        self.arrivals += 1
         return slot
 
     def remove(self, request_id: str) -> int | None:

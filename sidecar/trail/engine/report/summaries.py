@@ -7,7 +7,8 @@ is called.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trail.wire.lifecycle import Cause, Change, Changed, EngineSummary
+from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Changed, EngineSummary
 
 
 class OpenSummary:

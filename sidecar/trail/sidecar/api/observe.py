@@ -16,7 +16,7 @@ from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.pacing import Pacing
 from trail.sidecar.requests.timeline import RequestTimeline
 from trail.sidecar.requests.tracker import Source
-from trail.wire.lifecycle import Change
+from trail.wire.changes import Change
 from trail.wire.v1 import trail_pb2, trail_pb2_grpc
 
 _MOST_REQUESTS = 500

@@ -13,7 +13,8 @@ from trail.policy.spec import PolicySpec
 from trail.sidecar.logs import get_logger
 from trail.sidecar.requests.timeline import Ending, Moment, RequestTimeline, State
 from trail.sidecar.requests.tracker import UNSEEN, RequestTracker, Source
-from trail.wire.lifecycle import Cause, Change, Changed, Clocks, EngineSummary, Finished, Started
+from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import Changed, Clocks, EngineSummary, Finished, Started
 
 ENDED_KEPT = 1000
 """Timelines that are kept after their end, of each engine."""

@@ -5,7 +5,7 @@ import threading
 from typing import NamedTuple
 
 from trail.sidecar.requests.timeline import Moment, RequestTimeline
-from trail.wire.lifecycle import Change
+from trail.wire.changes import Change
 
 WATCHERS = 4
 """Watchers at a time: each keeps a thread of the server."""

@@ -8,7 +8,7 @@ from trail.predict.quality import EndedRequest
 from trail.sidecar.quality.arrival_order import ArrivalOrder
 from trail.sidecar.quality.monitor import QualityMonitor
 from trail.sidecar.requests.timeline import Moment, RequestTimeline
-from trail.wire.lifecycle import Change
+from trail.wire.changes import Change
 
 
 class QualityFeed:

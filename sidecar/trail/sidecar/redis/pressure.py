@@ -16,7 +16,7 @@ from trail.sidecar.loop.pipeline import EnginePipeline
 from trail.sidecar.loop.policy_box import PolicyBox
 from trail.sidecar.redis.step_cost import StepCost, full_batch
 from trail.sidecar.requests.timeline import Moment, RequestTimeline
-from trail.wire.lifecycle import Change
+from trail.wire.changes import Change
 from trail.wire.redis_schema import PodReport
 
 _MOST_BEGUN = 8192

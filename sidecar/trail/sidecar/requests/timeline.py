@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from trail.policy.spec import PolicySpec
 from trail.sidecar.requests.predictions import PredictionHistory
-from trail.wire.lifecycle import Cause, Change, EngineSummary
+from trail.wire.changes import Cause, Change
+from trail.wire.lifecycle import EngineSummary
 
 MOMENTS = 64
 """Moments of a request that are kept, but for its end, which always is; later ones are counted."""

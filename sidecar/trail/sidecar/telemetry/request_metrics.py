@@ -11,7 +11,7 @@ from trail.policy.spec import PolicySpec
 from trail.predict.rolling import LENGTH_EDGES, LENGTHS
 from trail.sidecar.requests.timeline import Moment, RequestTimeline
 from trail.sidecar.telemetry.passed_over import PassedOver
-from trail.wire.lifecycle import Change
+from trail.wire.changes import Change
 
 REQUEST_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Bounds that OpenTelemetry advises for `gen_ai.server.request.duration`."""

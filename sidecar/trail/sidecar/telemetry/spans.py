@@ -35,7 +35,7 @@ from trail import __version__
 from trail.sidecar.requests.timeline import Moment, RequestTimeline
 from trail.sidecar.telemetry.otlp_resource import resource_of
 from trail.sidecar.telemetry.trace_config import TraceConfig
-from trail.wire.lifecycle import Cause, Change
+from trail.wire.changes import Cause, Change
 
 SPAN = "trail.schedule"
 SCOPE = "trail.sidecar"

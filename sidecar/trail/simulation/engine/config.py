@@ -16,8 +16,8 @@ class EngineConfig:
     `async_scheduling`: a step is put together while the one before it runs, so that it sees neither its
     arrivals nor its ends. `prediction_lag` is the number of further steps until the board shows a prediction
     made from a step's hidden states, `initial_lag` the number of steps from an arrival until the board shows
-    what is predicted of the request; until then it ranks by the mean of the initial predictions before its
-    own, as in the engine. `jumps` takes steps in which nothing can change together; results are
+    what is predicted of the request; until then it ranks by the mean of the initial predictions that the
+    board shows, as in the engine. `jumps` takes steps in which nothing can change together; results are
     the same without.
 
     Raises ValueError for limits that no engine could run with.

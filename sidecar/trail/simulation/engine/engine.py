@@ -15,6 +15,7 @@ more in it; a request that came during a step is seen one step later. Times are 
 import numpy as np
 from numpy.typing import NDArray
 
+from trail.policy.step import Room
 from trail.simulation.engine.blocks import FreeBlocks
 from trail.simulation.engine.config import EngineConfig
 from trail.simulation.engine.decoding import Decoding
@@ -86,13 +87,25 @@ class Engine:
         """Prompt and generated tokens of a request that waits or is prefilling."""
         return self.prompt[request] + self.age[request]
 
-    def need_blocks(self, request: int) -> int:
-        """Blocks that a waiting request needs to start, if nothing of it is cached."""
-        return self._blocks_of(self.known_tokens(request))
+    def computed_tokens(self, request: int) -> int:
+        """Tokens of a running request whose keys and values are in the cache."""
+        part = self.prefilling.get(request)
+        return part if part is not None else self.prompt[request] + self.age_of(request) - 1
 
-    def held_blocks(self, request: int) -> int:
-        """Blocks that a running request holds."""
-        return self._blocks_of(self._computed(request))
+    def whole_blocks(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """`tokens` `[n]` of KV cache, rounded up to whole blocks."""
+        size = self.config.block_tokens
+        return np.asarray(-(-tokens // size) * size, np.float64)
+
+    def room(self) -> Room:
+        """Slots and KV memory that are left."""
+        size, present = self.config.block_tokens, self.present()
+        return Room(
+            free_slots=self.config.slots - present,
+            free_tokens=float(self.blocks.free * size),
+            capacity_tokens=float(self.capacity_blocks * size),
+            running=present,
+        )
 
     def run(self, order: Order) -> None:
         """Serve everything."""
@@ -111,7 +124,7 @@ class Engine:
 
     def preempt(self, request: int, *, for_memory: bool = False) -> None:
         """Take a running request's slot and blocks; the caller keeps it."""
-        computed, age = self._computed(request), self.age_of(request)
+        computed, age = self.computed_tokens(request), self.age_of(request)
         self.running.remove(request)
         if self.prefilling.pop(request, None) is None:
             self._leave(request)
@@ -178,7 +191,7 @@ class Engine:
         index = 0
         while index < len(running) and left > 0:
             request = running[index]
-            begin = self._computed(request)
+            begin = self.computed_tokens(request)
             prefilling = request in self.prefilling
             end = min(begin + left, self.known_tokens(request)) if prefilling else begin + 1
             need = self._blocks_of(end) - self._blocks_of(begin)
@@ -344,11 +357,6 @@ class Engine:
     def _leave(self, request: int) -> None:
         """`request` no longer decodes, or not in this step."""
         self._decoding.remove(request, int(self.base[request]), self.clock, self.prompt[request])
-
-    def _computed(self, request: int) -> int:
-        """Tokens of a running request whose keys and values are in the cache."""
-        part = self.prefilling.get(request)
-        return part if part is not None else self.prompt[request] + self.age_of(request) - 1
 
     def _blocks_of(self, tokens: int) -> int:
         return -(-tokens // self.config.block_tokens)

@@ -2,30 +2,11 @@
 
 from collections import deque
 
-from trail.policy import decide
+import numpy as np
+
+from trail.policy.step import admitted
 from trail.simulation.engine.engine import Engine
 from trail.simulation.engine.order import NOBODY, Quiet
-
-
-def allowed_to_start(engine: Engine, waiting: list[int], reserve_tokens: float) -> int:
-    """How many requests may run in this step, by the KV reserve: `Ordering._limit_admission`.
-
-    `waiting` holds at least the first `free slots` of those that wait, in order.
-    """
-    slots, size = engine.config.slots, engine.config.block_tokens
-    if reserve_tokens < 0 or not waiting:
-        return slots
-    present = engine.present()
-    starting = waiting[: max(slots - present, 0)]
-    capacity = engine.capacity_blocks * size
-    allowed = decide.admission_limit(
-        [float(engine.need_blocks(r) * size) for r in starting],
-        float(capacity - engine.blocks.free * size),
-        float(capacity),
-        reserve_tokens,
-        present,
-    )
-    return min(present + allowed, slots) if allowed < len(starting) else slots
 
 
 class FirstComeOrder:
@@ -44,10 +25,14 @@ class FirstComeOrder:
         self._waiting.extend(range(begin, end))
 
     def before(self) -> None:
-        if self._reserve >= 0:
-            free = self._engine.config.slots - self._engine.present()
-            first = [self._waiting[i] for i in range(min(max(free, 0), len(self._waiting)))]
-            self.limit = allowed_to_start(self._engine, first, self._reserve)
+        if self._reserve < 0:
+            return
+        engine, room = self._engine, self._engine.room()
+        first = [self._waiting[i] for i in range(min(max(room.free_slots, 0), len(self._waiting)))]
+        needs = engine.whole_blocks(np.array([engine.known_tokens(r) for r in first], np.int64))
+        allowed = admitted(needs, room, self._reserve)
+        if allowed is not None:
+            self.limit = room.running + allowed
 
     def first(self) -> int:
         return self._waiting[0] if self._waiting else NOBODY

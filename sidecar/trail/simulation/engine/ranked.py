@@ -1,54 +1,26 @@
-"""TRAIL's order, from ranks and terms.
-
-`RankedOrder.before` does in a step what `trail.engine.order.ordering` does, in the same order, with the same
-functions of `trail.policy`.
-"""
+"""TRAIL's order in the simulated engine: gathers ranks, and carries out what `trail.policy.step` plans."""
 
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trail.policy import decide
 from trail.policy.guard import Guard
 from trail.policy.queue_estimate import LEAST_S, MOVED
-from trail.policy.ranks import Terms, ranks
-from trail.policy.sizes import cutoff_age
+from trail.policy.ranks import Terms
 from trail.policy.spec import PolicySpec
+from trail.policy.step import Plan, Ranked, Running, Waiting, plan_step, reach, scarce_tokens
 from trail.sidecar.pacing import SHARED_CORES
 from trail.simulation.engine.engine import Engine
-from trail.simulation.engine.first_come import allowed_to_start
 from trail.simulation.engine.order import ENDLESS, NOBODY, Quiet
 from trail.simulation.engine.predictors import Predictions
 from trail.simulation.engine.rows import BoardRows, board_rows
 from trail.simulation.engine.steptime import TICKS_PER_S
 from trail.simulation.engine.waiting import RankedQueue
-
-MAX_MEMORY_VICTIMS = 4
-"""As in the engine: requests preempted in one step, at most, to make room for the head of the queue."""
-
-_NO_DEADLINE = np.array(np.inf)
-_NO_PRIORITY = np.array(0.0)
+from trail.wire.changes import Cause
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass
-class _Running:
-    """The running requests in the engine's order, with what the board and the terms make of them, `[n]`."""
-
-    requests: Ints
-    size: Floats
-    rank: Floats
-    protected: NDArray[np.bool_]
-    effective: Floats
-
-    def keep(self, kept: NDArray[np.intp]) -> None:
-        """Only those at `kept`, in that order."""
-        self.requests, self.size, self.rank = self.requests[kept], self.size[kept], self.rank[kept]
-        self.protected, self.effective = self.protected[kept], self.effective[kept]
 
 
 class RankedOrder:
@@ -63,12 +35,13 @@ class RankedOrder:
     def __init__(self, spec: PolicySpec, engine: Engine, predictions: Predictions) -> None:
         self._spec, self._engine = spec, engine
         self._rows: BoardRows = board_rows(spec, engine.work, predictions)
-        self._arrival_s = np.asarray(engine.work.arrival_s, np.float64)
-        counted = np.arange(1, len(engine.work) + 1)
-        self._means = np.cumsum(predictions.initial) / counted
-        self._mean_prompts = np.cumsum(engine.work.prompt_tokens) / counted
-        before = np.concatenate(([0.0], self._means[:-1]))
-        self._unknown_size = np.zeros(len(before)) if spec.name == "mlfq" else before
+        work = engine.work
+        self._arrival_s = np.asarray(work.arrival_s, np.float64)
+        self._deadline_s = self._arrival_s + work.allowed_s
+        counted = np.arange(1, len(work) + 1)
+        # By how many the board has rows of.
+        self._means = np.concatenate(([0.0], np.cumsum(predictions.initial) / counted))
+        self._mean_prompts = np.concatenate(([0.0], np.cumsum(work.prompt_tokens) / counted))
         self._told = 0
         """Requests that the board has rows of; they come in order."""
         self._news: deque[tuple[int, int]] = deque()
@@ -123,26 +96,56 @@ class RankedOrder:
     def before(self) -> None:
         engine, waiting, terms = self._engine, self._waiting, self._terms
         if self._news and self._news[0][0] <= engine.clock:
-            self._hear()
+            self._read_board()
         if self._spec.boosts:
             self._observe()
             terms = self._terms
         tight = self._tight()
         if not len(waiting) and not tight:
             return
-        running: _Running | None = None
         # With c = 0 whoever runs is protected: there is nothing to look for but whom that keeps waiting.
-        if terms.preempt and engine.running and (tight or terms.c > 0 or not self._nobody_to_deny()):
-            running = self._rank_running()
-            if tight:
-                self._sort_running(running)
-        if not len(waiting):
-            return
-        if running is not None:
-            self._preempt_for_slots(running)
-            self._preempt_for_memory(running)
-        free = max(engine.config.slots - engine.present(), 0)
-        self.limit = allowed_to_start(engine, waiting.requests[:free], terms.kv_reserve_tokens)
+        may_give_way = terms.preempt and (tight or terms.c > 0 or not self._nobody_to_deny())
+        running = np.array(engine.running if may_give_way else [], np.int64)
+        plan = Plan()
+        if may_give_way or terms.kv_reserve_tokens >= 0:
+            room = engine.room()
+            plan = plan_step(
+                self._first(reach(room.free_slots, len(running), terms)),
+                self._running(running),
+                room,
+                terms,
+                tight=tight,
+                stuck=len(waiting) > 0 and self._stuck == waiting.requests[0],
+            )
+        self.limit = self._carry_out(plan, running.tolist())
+
+    def _first(self, count: int) -> Waiting:
+        waiting, engine = self._waiting, self._engine
+        requests = waiting.requests[:count]
+        n = len(requests)
+        known = np.array([engine.known_tokens(r) for r in requests], np.int64)
+        return Waiting(
+            effective=np.array(waiting.effective[:n], np.float64),
+            size=np.array(waiting.size[:n], np.float64),
+            need_tokens=engine.whole_blocks(known),
+            ready=np.ones(n, np.bool_),
+            fits_batch=np.ones(n, np.bool_),
+        )
+
+    def _carry_out(self, plan: Plan, running: list[int]) -> int:
+        """Do what `plan` says about the `running` requests; how many may run in this step."""
+        engine = self._engine
+        if plan.order is not None:
+            engine.running[:] = [running[i] for i in plan.order.tolist()]
+        for newcomer, _, cause in plan.denials:
+            request = self._waiting.requests[newcomer]
+            if cause in (Cause.PROTECTED, Cause.LIMIT) and request not in self._denied:
+                self._denied.add(request)
+                engine.journal.count.denied += 1
+        for victim, _, _ in plan.swaps:
+            engine.preempt(running[victim])
+            self._held.append(running[victim])
+        return engine.config.slots if plan.admitted is None else engine.present() + plan.admitted
 
     def quiet(self) -> Quiet:
         engine, terms = self._engine, self._terms
@@ -176,9 +179,8 @@ class RankedOrder:
     def _tight_blocks(self) -> int:
         """Free blocks below which the running requests alone could use up memory in one step."""
         config = self._engine.config
-        return -(
-            -(config.token_budget + config.block_tokens * len(self._engine.running)) // config.block_tokens
-        )
+        scarce = scarce_tokens(config.token_budget, config.block_tokens, len(self._engine.running))
+        return -(-scarce // config.block_tokens)
 
     def _tight(self) -> bool:
         return len(self._engine.running) > 1 and self._engine.blocks.free < self._tight_blocks()
@@ -200,33 +202,38 @@ class RankedOrder:
         wait_s = wait_s if wait_s >= LEAST_S else 0.0
         if abs(wait_s - self._terms.wait_s) <= MOVED * self._terms.wait_s:
             return
-        self._terms = Terms.of(
-            self._spec,
-            mean_initial=float(self._means[self._known - 1]),
-            mean_prompt=float(self._mean_prompts[self._known - 1]),
-            wait_s=wait_s,
-            token_s=engine.last_step_ticks / TICKS_PER_S,
-        )
+        self._state_terms(wait_s, engine.last_step_ticks / TICKS_PER_S)
         if queued:
             self._rank_again()
 
-    def _hear(self) -> None:
+    def _state_terms(self, wait_s: float, token_s: float) -> None:
+        self._terms = Terms.of(
+            self._spec,
+            mean_initial=float(self._means[self._told]),
+            mean_prompt=float(self._mean_prompts[self._told]),
+            wait_s=wait_s,
+            token_s=token_s,
+        )
+
+    def _read_board(self) -> None:
         """The board has rows of further requests."""
         while self._news and self._news[0][0] <= self._engine.clock:
             _, self._told = self._news.popleft()
+        self._state_terms(self._terms.wait_s, self._terms.token_s)
         if len(self._waiting):
             self._rank_again()
 
     def _rank_again(self) -> None:
-        self._waiting.rank_again(*self._rank_waiting(np.array(self._waiting.requests, np.int64)))
+        ranked = self._rank_waiting(np.array(self._waiting.requests, np.int64))
+        self._waiting.rank_again(ranked.size, ranked.effective)
 
     def _insert(self, requests: "range | list[int] | tuple[int, ...]") -> None:
         """Put requests into the waiting queue."""
         ids = np.array(requests, np.int64)
-        size, effective = self._rank_waiting(ids)
+        ranked = self._rank_waiting(ids)
         left = self._rows.left(ids, self._ages(ids))
         for request, own, rank, tokens in zip(
-            ids.tolist(), size.tolist(), effective.tolist(), left.tolist(), strict=True
+            ids.tolist(), ranked.size.tolist(), ranked.effective.tolist(), left.tolist(), strict=True
         ):
             self._waiting.add(request, rank, own)
             self._left[request] = tokens
@@ -236,147 +243,60 @@ class RankedOrder:
         age = self._engine.age
         return np.array([age[r] for r in ids.tolist()], np.int64)
 
-    def _rank_waiting(self, ids: Ints) -> tuple[Floats, Floats]:
-        """Sizes and effective ranks `[n]` of requests that wait."""
-        engine, terms = self._engine, self._terms
+    def _rank_waiting(self, ids: Ints) -> Ranked:
+        engine = self._engine
         age = self._ages(ids)
-        size, cutoff = self._shown(ids, age, age)
-        known = engine.work.prompt_tokens[ids] + age
-        rank = self._ranks(ids, size, known)
-        if not terms.preempt:
-            return size, rank
         started = np.array([engine.journal.started[r] >= 0 for r in ids.tolist()], np.bool_)
-        protected = decide.is_protected(started, age, cutoff)
-        return size, decide.effective_rank(rank, protected)
+        known = engine.work.prompt_tokens[ids] + age
+        return self._ranked(ids, age=age, shown_age=age, admitted=started, preemptions=None, uncomputed=known)
 
-    def _shown(self, ids: Ints, age: Ints, shown_age: Ints) -> tuple[Floats, NDArray[np.uint32]]:
-        """Sizes `[n]` at `age` and cut-off ages by the board of `shown_age`, else by the mean."""
-        size, cutoff = self._rows.size(ids, age, shown_age), self._rows.cutoff[ids]
-        if self._told < self._known:
-            unknown = ids >= self._told
-            mean = self._unknown_size[ids]
-            size = np.where(unknown, np.maximum(mean - age, 0.0), size)
-            cutoff = np.where(unknown, cutoff_age(self._terms.c, mean), cutoff)
-        return size, cutoff
-
-    def _ranks(self, ids: Ints, size: Floats, uncomputed: Ints) -> Floats:
-        return ranks(
-            self._terms,
-            size=size,
-            arrival_s=self._arrival_s[ids],
-            deadline_s=_NO_DEADLINE,
-            priority=_NO_PRIORITY,
-            uncomputed_tokens=uncomputed,
-        )
-
-    def _rank_running(self) -> _Running:
-        engine, terms = self._engine, self._terms
-        ids = np.array(engine.running, np.int64)
+    def _running(self, ids: Ints) -> Running:
+        """Those that run, in the engine's order, with what the board and the terms make of them."""
+        engine, requests = self._engine, ids.tolist()
         age = engine.clock - engine.base[ids]
         lag = engine.config.prediction_lag
         shown = np.maximum(age - lag, engine.resumed_age[ids]) if lag else age
-        size, cutoff = self._shown(ids, age, shown)
-        rank = size
-        if terms.boost:
-            uncomputed = np.ones(len(ids), np.int64)
-            if engine.prefilling:
-                for place, request in enumerate(engine.running):
-                    if request in engine.prefilling:
-                        uncomputed[place] = (
-                            engine.prompt[request] + engine.age[request] - engine.prefilling[request]
-                        )
-            rank = self._ranks(ids, size, uncomputed)
-        protected = decide.is_protected(
-            np.ones(len(ids), np.bool_),
-            age,
-            cutoff,
-            engine.gave_way[ids],
-            terms.max_preemptions,
+        computed = engine.work.prompt_tokens[ids] + age - 1
+        uncomputed = np.ones(len(ids), np.int64)
+        if engine.prefilling:
+            for place, request in enumerate(requests):
+                if request in engine.prefilling:
+                    computed[place] = engine.prefilling[request]
+                    uncomputed[place] = engine.known_tokens(request) - computed[place]
+        admitted = np.ones(len(ids), np.bool_)
+        ranked = self._ranked(
+            ids,
+            age=age,
+            shown_age=shown,
+            admitted=admitted,
+            preemptions=engine.gave_way[ids],
+            uncomputed=uncomputed,
         )
-        self._all_protected = bool(protected.all())
-        return _Running(ids, size, rank, protected, decide.effective_rank(rank, protected))
+        if requests:
+            self._all_protected = bool(ranked.protected.all())
+        return Running(ranked, ids, engine.whole_blocks(computed), admitted)
 
-    def _sort_running(self, running: _Running) -> None:
-        order = decide.serving_order(running.effective, running.requests)
-        if (order[1:] < order[:-1]).any():
-            running.keep(order)
-            self._engine.running[:] = running.requests.tolist()
-
-    def _preempt_for_slots(self, running: _Running) -> None:
-        engine, waiting, terms = self._engine, self._waiting, self._terms
-        free = max(engine.config.slots - engine.present(), 0)
-        if free >= len(waiting):
-            return
-        if not running.effective.max() > waiting.effective[free]:
-            self._note_denied(free, running)
-            return
-        could = free + len(running.requests)
-        swaps = decide.slot_swaps(
-            np.array(waiting.effective[:could]),
-            running.effective,
-            running.protected,
-            running.requests,
-            free,
-            waiting_size=np.array(waiting.size[:could]),
-            running_size=running.size,
-            ratio=terms.preempt_ratio,
+    def _ranked(
+        self,
+        ids: Ints,
+        *,
+        age: Ints,
+        shown_age: Ints,
+        admitted: NDArray[np.bool_],
+        preemptions: Ints | None,
+        uncomputed: Ints,
+    ) -> Ranked:
+        """Ranks `[n]` at `age` by the board of `shown_age`."""
+        return Ranked.of(
+            self._terms,
+            size=self._rows.size(ids, age, shown_age),
+            cutoff=self._rows.cutoff[ids],
+            known=ids < self._told,
+            age=age,
+            admitted=admitted,
+            preemptions=preemptions,
+            arrival_s=self._arrival_s[ids],
+            deadline_s=self._deadline_s[ids],
+            priority=self._engine.work.priority[ids],
+            uncomputed_tokens=uncomputed,
         )
-        room = engine.blocks.free
-        victims: list[int] = []
-        for victim, newcomer in swaps:
-            gives, takes = int(running.requests[victim]), waiting.requests[newcomer]
-            room += engine.held_blocks(gives) - engine.need_blocks(takes)
-            if room < 0:
-                break
-            victims.append(victim)
-        self._preempt(victims, running)
-
-    def _preempt_for_memory(self, running: _Running) -> None:
-        engine, waiting, terms = self._engine, self._waiting, self._terms
-        size = engine.config.block_tokens
-        head = waiting.requests[0]
-        if head != self._stuck or engine.present() >= engine.config.slots:
-            return
-        need, free = engine.need_blocks(head), engine.blocks.free
-        if need <= free:
-            return
-        victims = decide.memory_victims(
-            float(need * size),
-            float(free * size),
-            newcomer=waiting.effective[0],
-            running=running.effective,
-            running_protected=running.protected,
-            held_tokens=np.array([engine.held_blocks(int(r)) * size for r in running.requests], np.float64),
-            most=MAX_MEMORY_VICTIMS,
-            newcomer_size=waiting.size[0],
-            running_size=running.size,
-            ratio=terms.preempt_ratio,
-        )
-        if victims:
-            self._preempt(victims, running)
-        else:
-            self._note_denied(0, running)
-
-    def _preempt(self, victims: list[int], running: _Running) -> None:
-        """Preempt the running requests at `victims`, and hold them back for this step."""
-        if not victims:
-            return
-        for request in running.requests[victims].tolist():
-            self._engine.preempt(request)
-            self._held.append(request)
-        running.keep(np.delete(np.arange(len(running.requests)), victims))
-
-    def _note_denied(self, newcomer: int, running: _Running) -> None:
-        """Count a waiting request, once, that only the protection of a longer one keeps waiting."""
-        waiting = self._waiting
-        request = waiting.requests[newcomer]
-        if request not in self._denied and decide.was_denied(
-            waiting.effective[newcomer],
-            running.rank,
-            running.protected,
-            newcomer_size=waiting.size[newcomer],
-            running_size=running.size,
-            ratio=self._terms.preempt_ratio,
-        ):
-            self._denied.add(request)
-            self._engine.journal.count.denied += 1

@@ -1,6 +1,7 @@
 """What is simulated: when requests arrive, and how many tokens they bring and get."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from trail.bench.arrivals import gamma_gaps, rescale
 from trail.bench.config import Arrivals
 
+_NONE: Any = None
 RECORDED = Arrivals("trace")
 """The recording's own arrivals."""
 
@@ -16,16 +18,23 @@ RECORDED = Arrivals("trace")
 class Workload:
     """Requests in order of arrival: seconds, prompt tokens, output tokens, `[n]` each.
 
-    `output_tokens` is what the model would generate; at least one, as `prompt_tokens`. Raises ValueError for
-    anything else.
+    `output_tokens` is what the model would generate; at least one, as `prompt_tokens`. `priority` (smaller
+    first) is 0 and `allowed_s`, the seconds from its arrival to a request's deadline, infinite where they are
+    not given. Raises ValueError for anything else.
     """
 
     arrival_s: NDArray[np.float64]
     prompt_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
+    priority: NDArray[np.int64] = _NONE
+    allowed_s: NDArray[np.float64] = _NONE
 
     def __post_init__(self) -> None:
         n = len(self.arrival_s)
+        if self.priority is _NONE:
+            object.__setattr__(self, "priority", np.zeros(n, np.int64))
+        if self.allowed_s is _NONE:
+            object.__setattr__(self, "allowed_s", np.full(n, np.inf))
         if not n:
             raise ValueError("the workload holds no request")
         if len(self.prompt_tokens) != n or len(self.output_tokens) != n:
@@ -65,7 +74,13 @@ class Workload:
         length_s = span * n / (n - 1) if n > 1 else 0.0
         arrival_s = self.arrival_s[places % n] + (places // n) * length_s
         rows = places % n
-        return Workload(arrival_s - arrival_s[0], self.prompt_tokens[rows], self.output_tokens[rows])
+        return Workload(
+            arrival_s - arrival_s[0],
+            self.prompt_tokens[rows],
+            self.output_tokens[rows],
+            self.priority[rows],
+            self.allowed_s[rows],
+        )
 
 
 @dataclass(frozen=True)
