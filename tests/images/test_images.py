@@ -161,9 +161,14 @@ def test_the_operator_decides_without_numpy() -> None:
 
 
 def check_role(role: str, python: Path, tmp_path: Path) -> None:
-    """A role's steps in a clean environment: everything starts, nothing is missing but what stands apart."""
+    """A role's steps in a clean environment."""
     bill = tmp_path / "doc/sbom.cdx.json"
     install(role, python, bill=bill)
+    check_installed(role, python, bill)
+
+
+def check_installed(role: str, python: Path, bill: Path) -> None:
+    """Everything starts, nothing is missing but what stands apart."""
     for words in STARTS[role]:
         assert "usage:" in run_in(python, *words)
     run_in(python, "python", "-c", "import redis.asyncio")
@@ -179,12 +184,21 @@ def check_role(role: str, python: Path, tmp_path: Path) -> None:
     assert not described & {"pip", "hatchling", "cyclonedx-bom"}
 
 
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Its clean environment's Python, and its bill of materials."""
+    directory = tmp_path_factory.mktemp("operator")
+    python, bill = make_environment(directory / "venv"), directory / "doc/sbom.cdx.json"
+    install("operator", python, bill=bill)
+    return python, bill
+
+
 @pytest.mark.slow
-def test_the_operator_starts_in_a_clean_environment(tmp_path: Path) -> None:
-    python = make_environment(tmp_path / "venv")
-    check_role("operator", python, tmp_path)
+def test_the_operator_starts_in_a_clean_environment(operator: tuple[Path, Path]) -> None:
+    python, bill = operator
+    check_installed("operator", python, bill)
     assert pip_check(python) == []
-    (site,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
+    (site,) = (python.parents[1] / "lib").glob("python3*/site-packages")
     assert not [
         p for p in site.rglob("*") if p.name in ("__pycache__", "tests", "pip", "setuptools", "numpy")
     ]
@@ -221,19 +235,18 @@ def test_a_python_that_needs_more_than_this_one_starts_too(role: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("dpkg-query") or os.geteuid() != 0, reason="needs Debian and root")
-def test_the_operators_root_file_system_is_enough_for_it(tmp_path: Path) -> None:
-    python, root = make_environment(tmp_path / "venv"), tmp_path / "root"
-    install("operator", python)
-    run_in(python, "python", IMAGES / "operator/rootfs.py", tmp_path / "venv", root)
+def test_the_operators_root_file_system_is_enough_for_it(operator: tuple[Path, Path], tmp_path: Path) -> None:
+    python, root = operator[0], tmp_path / "root"
+    run_in(python, "python", IMAGES / "operator/rootfs.py", python.parents[1], root)
     for words in STARTS["operator"]:
-        inside = ["chroot", root, tmp_path / "venv/bin/python", *words[1:]]
+        inside = ["chroot", root, python, *words[1:]]
         done = subprocess.run(inside, capture_output=True, text=True, check=False, env={"PATH": "/usr/sbin"})
         assert done.returncode == 0, done.stderr
         assert "usage:" in done.stdout
     script = (
         "import ssl, redis.asyncio, aiohttp; print(ssl.create_default_context().cert_store_stats()['x509'])"
     )
-    inside = ["chroot", root, tmp_path / "venv/bin/python", "-c", script]
+    inside = ["chroot", root, python, "-c", script]
     certificates = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
     assert int(certificates) > 0
     assert not [p for name in ("sh", "bash", "apt", "dpkg", "perl") for p in root.rglob(f"bin/{name}")]

@@ -14,8 +14,8 @@ from trail_operator.jobs.uninstall import make_parser as uninstall_parser
 ROOT = Path(__file__).parents[3]
 DOCS = sorted((ROOT / "docs/kubernetes").glob("*.md"))
 ON_A_CLUSTER = ("status", "enable", "disable", "c", "explain-injection")
-ELSEWHERE = ("shadow-report",)
-"""Commands that read what a cluster has given."""
+ELSEWHERE = ("shadow-report", "top")
+"""Commands that read what a cluster has given, or are run in a pod."""
 NOT_THE_OPERATORS = ("helm", "kubectl", "docker", "trail", "pip", "python")
 
 
@@ -59,7 +59,7 @@ def test_files_that_commands_name_are_there(line: str) -> None:
 def test_the_operators_own_options_are_written_right() -> None:
     known = {option for parser in (make_parser({}), uninstall_parser()) for a in parser._actions
              for option in a.option_strings}  # fmt: skip
-    trail = {"--context", "--no-wait", "--timeout"}
+    trail = {"--context", "--no-wait", "--timeout", "--once"}
     for file in DOCS:
         for line in texts(file):
             if line.split()[0] in NOT_THE_OPERATORS:

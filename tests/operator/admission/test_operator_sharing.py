@@ -50,7 +50,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start p
 
 def volume(tmp_path: Path, *, fs_group: int | None) -> Path:
     """An emptyDir as the kubelet makes it: open to all; with an fsGroup, of that group and set-group-id."""
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # pytest's own, closed to others
+    for parent in (tmp_path, *tmp_path.parents[:3]):  # pytest's own, closed to others
         parent.chmod(parent.stat().st_mode | 0o011)
     directory = tmp_path / "run"
     directory.mkdir()

@@ -55,11 +55,11 @@ def test_the_same_question_is_answered_from_what_was_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "kept.npz"
-    first = drawn(tmp_path, monkeypatch, kept=kept)
-    again = drawn(tmp_path, monkeypatch, "raise SystemExit(4)", kept=kept)
+    first = drawn(tmp_path, monkeypatch, cached=kept)
+    again = drawn(tmp_path, monkeypatch, "raise SystemExit(4)", cached=kept)
     assert again.outputs() == first.outputs()
     with pytest.raises(DrawError):
-        drawn(tmp_path, monkeypatch, "raise SystemExit(4)", kept=kept, seed=10)
+        drawn(tmp_path, monkeypatch, "raise SystemExit(4)", cached=kept, seed=10)
 
 
 def test_a_failure_is_told_with_the_end_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
