@@ -60,16 +60,14 @@ class Ranked:
             mean = terms.mean_initial
             size = np.where(known, size, np.maximum(mean - age, 0.0))
             cutoff = np.where(known, cutoff, cutoff_age(terms.c, np.array([mean])))
-        rank = size
-        if terms.boost:
-            rank = ranks(
-                terms,
-                size=size,
-                arrival_s=arrival_s,
-                deadline_s=deadline_s,
-                priority=priority,
-                uncomputed_tokens=uncomputed_tokens,
-            )
+        rank = ranks(
+            terms,
+            size=size,
+            arrival_s=arrival_s,
+            deadline_s=deadline_s,
+            priority=priority,
+            uncomputed_tokens=uncomputed_tokens,
+        )
         if not terms.preempt:
             nobody = np.zeros(len(size), np.bool_)
             return cls(size, rank, nobody, nobody, rank)

@@ -19,7 +19,6 @@ from trail.wire.changes import Cause
 
 NO_UPDATE = -1
 """In place of a board's update: the next step looks in any case."""
-_NO_ROWS = np.zeros(0, BOARD_ROW)
 
 
 class Ordering:
@@ -55,8 +54,8 @@ class Ordering:
         self._keep_nobody()
         self._gone = 0
         """How often a request ended, or left the running ones."""
-        self._rows: NDArray[np.void] = _NO_ROWS
-        # Of the waiting requests, as they stand; so many of them are in order.
+        # Of the waiting requests, as they stand: their rows as last read, and how many of them are in order.
+        self._rows = b""
         self._effective = self._size = np.zeros(0)
         self._in_order = 0
         self._terms: Terms | None = None
@@ -165,8 +164,9 @@ class Ordering:
         running, queues = self._running, self._queues
         terms = terms_of(snapshot.header)
         rows = snapshot.rows[len(running) :]
-        if terms != self._terms or rows.tobytes() != self._rows.tobytes():
-            self._terms, self._rows = terms, rows
+        read = rows.tobytes()
+        if terms != self._terms or read != self._rows:
+            self._terms, self._rows = terms, read
             ranked = rank_waiting(self._table, self._waiting_slots, rows, terms)
             self._effective, self._size, self._in_order = ranked.effective, ranked.size, 0
         room = queues.room()
@@ -198,7 +198,7 @@ class Ordering:
         if self._queue_now() != self._queue:
             waiting = list(self._queues.waiting)
             self._waiting_slots = follow(self._table, self._waiting, self._waiting_slots, waiting)
-            self._waiting, self._rows, self._queue = waiting, _NO_ROWS, self._queue_now()
+            self._waiting, self._rows, self._queue = waiting, b"", self._queue_now()
 
     def _queue_now(self) -> tuple[Any, ...]:
         """What differs after every change of the waiting queue, without going through thousands of requests.
@@ -237,7 +237,7 @@ class Ordering:
             order = np.concatenate((order, np.flatnonzero(behind)))
             self._waiting_slots = self._waiting_slots[order]
             self._effective, self._size = self._effective[order], self._size[order]
-            self._rows = self._rows.take(order)
+            self._rows = np.frombuffer(self._rows, BOARD_ROW).take(order).tobytes()
         self._in_order = most
 
     def _waiting_facts(self, first: list[Any], ready: NDArray[np.bool_]) -> Waiting:
